@@ -1,0 +1,62 @@
+"""`python -m invlib "a sentence"`: the round trip, step by step, in a terminal."""
+
+import argparse
+import sys
+
+from invlib.encoder import check_texts
+from invlib.errors import InputError
+from invlib.inverter import Inversion, Inverter
+from invlib.sampler import POLICIES
+from invlib.trajectory import Trajectory
+
+POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m invlib", description="Encode a sentence and recover it from its vector alone."
+    )
+    parser.add_argument("text", help="the sentence, in quotation marks")
+    parser.add_argument("--checkpoint", default="minilm", help="name, folder or .pt file (default: minilm)")
+    parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
+    parser.add_argument("--policy", choices=POLICY_BY_NAME, default="top_confidence")
+    chosen = parser.parse_args(arguments)
+    try:
+        check_texts([chosen.text])
+        inverter = Inverter.load(chosen.checkpoint)
+        vector = inverter.encoder.encode([chosen.text])
+        result = inverter.invert(vector, num_steps=chosen.steps, policy=POLICY_BY_NAME[chosen.policy], verify=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"text    {chosen.text}")
+    print(f"vector  {vector.shape[1]} numbers of {inverter.config.encoder_model}: {_head(vector[0])}")
+    for step in range(chosen.steps + 1):
+        print(f"step {step:2d} {_line(result.trajectories[0], step)}")
+    print(_summary(result))
+    return 0
+
+
+def _head(vector) -> str:
+    return " ".join(f"{value:+.3f}" for value in vector[:6]) + " …"
+
+
+def _line(trajectory: Trajectory, step: int) -> str:
+    """The words of one step; those that have just become visible stand in bold on a terminal."""
+    new = trajectory.masked[step - 1] & ~trajectory.masked[step] if step else trajectory.masked[0] & False
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    words = trajectory.words(step)
+    return " ".join(f"{bold}{word}{plain}" if is_new else word for word, is_new in zip(words, new, strict=True))
+
+
+def _summary(result: Inversion) -> str:
+    return (
+        f"text    {result.texts[0]}\n"
+        f"cosine  {result.cosines[0]:.3f} to the vector, after {result.model_calls[0]} model calls and "
+        f"{result.encoder_queries[0]} encoder query"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Read and write weights. Weights are data: safetensors, or `torch.load(weights_only=True)`, never a program."""
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from invlib.config import Config, ModelConfig, dump_config, from_dict, load_config
+from invlib.errors import InputError
+from invlib.model import ConditionalMDLM
+
+BUNDLED = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
+PUBLISHED_NAME = "qwen3_best.pt"
+# Where the published layout keeps its weights, the averaged ones first.
+WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")
+
+
+def locate(name: str | Path) -> Path:
+    """The folder or file that `name` means: a bundled checkpoint's name, a folder, or a .pt file.
+
+    Raises `InputError`, with what to do, when there is none.
+    """
+    bundled = BUNDLED / str(name)
+    if os.sep not in str(name) and (bundled / "model.safetensors").is_file():
+        return bundled
+    path = Path(name).expanduser()
+    if path.is_dir() and not (path / "model.safetensors").is_file():
+        raise InputError(f"{path} holds no model.safetensors; expected a folder that training wrote")
+    if path.exists():
+        return path
+    if path.name == PUBLISHED_NAME:
+        raise InputError(
+            f"no checkpoint at {path}; the published Qwen3 inverter (744 MB) is expected there. "
+            'Inverter.load("minilm") works at once, without a download'
+        )
+    known = sorted(p.parent.name for p in BUNDLED.glob("*/model.safetensors"))
+    raise InputError(f"no checkpoint at {path}; bundled: {known}, or give a folder or a .pt file")
+
+
+def read(path: str | Path) -> tuple[ConditionalMDLM, ModelConfig]:
+    """A model in evaluation mode and its configuration, from a folder or from a file in the published layout.
+
+    Weights are memory-mapped and used in place, so loading needs little more memory than the file has bytes.
+    Raises `InputError` for a file that is missing, truncated, of other shapes, or that would run code.
+    """
+    path = locate(path)
+    if path.is_dir():
+        config = load_config(path / "config.yaml").model
+        weights = _guarded(lambda: load_file(path / "model.safetensors"), path / "model.safetensors")
+    else:
+        contents = _guarded(lambda: torch.load(path, weights_only=True, mmap=True), path)
+        config, weights = _published(contents, path)
+    return assemble(config, weights, path), config
+
+
+def assemble(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> ConditionalMDLM:
+    """A model around these very tensors, strictly: every name and shape must fit."""
+    with torch.device("meta"):
+        model = ConditionalMDLM(config)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for what, names in (
+        ("lacks", expected.keys() - found.keys()),
+        ("has unexpected", found.keys() - expected.keys()),
+    ):
+        if names:
+            raise InputError(
+                f"{path} {what} {len(names)} weights, e.g. {min(names)!r}; "
+                "the configuration and the weights are not of the same model"
+            )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise InputError(f"{path}: {name} has shape {found[name]}, its configuration asks for {shape}")
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=torch.bfloat16) -> None:
+    """Write `model.safetensors` and `config.yaml`; a failure (disk full) leaves the previous ones in place."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
+    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
+    write_atomically(folder / "config.yaml", lambda path: Path(path).write_text(dump_config(config)))
+
+
+def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
+    """Write beside `path`, flush to disk, then replace it in one step.
+
+    Raises `InputError` when the disk is full or the folder cannot be written; `path` is then as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write_to(partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors wrap the OSError
+        partial.unlink(missing_ok=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error).splitlines()[0]
+        raise InputError(
+            f"{path} could not be written: {reason}; the previous file is untouched, "
+            "make room and run the same command again"
+        ) from error
+
+
+def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and weights of a dictionary with `config`, `step`, `best_val_loss` and weights."""
+    if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict):
+        raise InputError(f"{path} has no 'config'; expected a training checkpoint of an inverter")
+    key = next((key for key in WEIGHT_KEYS if contents.get(key)), None)
+    if key is None:
+        raise InputError(f"{path} has no weights; expected one of {', '.join(WEIGHT_KEYS)}")
+    values = contents["config"]
+    config = from_dict(ModelConfig, values.get("model", values), f"{path} config")
+    weights = {name.removeprefix("_orig_mod."): value for name, value in contents[key].items()}
+    return config, weights
+
+
+def _guarded(read_weights: Callable[[], Any], path: Path) -> Any:
+    try:
+        return read_weights()
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is refused: it holds more than weights and plain values, and opening it would run "
+            "code. Ask for a safetensors file, or one written with torch.save of a state dictionary"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise InputError(
+            f"{path} cannot be read as a checkpoint ({reason}); it is truncated or something else: fetch it again"
+        ) from error

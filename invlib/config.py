@@ -1,0 +1,201 @@
+"""Frozen, validated configuration, read from YAML. An unknown key is an error that names the nearest known one."""
+
+import dataclasses
+import difflib
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from invlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a `ConditionalMDLM`, under the key names of the published Qwen3 checkpoint.
+
+    The keys with defaults are options that the published checkpoint does not have.
+    """
+
+    vocab_size: int
+    max_seq_len: int
+    hidden_dim: int
+    num_layers: int
+    num_heads: int
+    ff_dim: int
+    embedding_cond_dim: int
+    mask_token_id: int
+    encoder_model: str
+    decoder_tokenizer: str  # hub name, folder, or "pruned": the encoder's own, pruned to vocab_size
+    dropout: float = 0.0
+    gate: bool = False  # AdaLN-Zero: shift, scale and gate; without it shift and scale only
+    length_head: bool = False  # predict the number of tokens from the embedding
+    tie_embeddings: bool = False  # output projection = token table
+    null_embedding: bool = False  # a learned "no vector", for the unconditional prior
+    standardize: bool = False  # centre and scale the embedding by training statistics
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self,
+            "vocab_size max_seq_len hidden_dim num_layers num_heads ff_dim embedding_cond_dim",
+        )
+        if self.hidden_dim % self.num_heads:
+            raise InputError(
+                f"hidden_dim {self.hidden_dim} is not divisible by num_heads {self.num_heads}; "
+                "choose num_heads so that it is"
+            )
+        if not 0 <= self.mask_token_id < self.vocab_size:
+            raise InputError(
+                f"mask_token_id {self.mask_token_id} is outside the vocabulary; expected 0 … {self.vocab_size - 1}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained. `batch_size` counts sequences; one optimiser step sees `batch_size * grad_accum`."""
+
+    batch_size: int
+    max_steps: int
+    lr: float
+    grad_accum: int = 1
+    min_lr_ratio: float = 0.1
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    decay_share: float = 1.0  # share of the steps over which the rate falls to min_lr_ratio, at the end
+    max_grad_norm: float = 1.0
+    log_every: int = 50
+    eval_every: int = 500
+    num_workers: int = 0
+    mixed_precision: bool | str = "bf16"  # true and "bf16" are the same; false and "no" are fp32
+    ema_decay: float = 0.9999
+    optimizer: str = "adamw"  # or "muon": Muon on the hidden matrices, AdamW on the rest
+    tokens_from_encoder: bool = False  # start the token table from the encoder's own (same width)
+    weighting: str = "nelbo"  # or "low_variance"; see masking.diffusion_loss
+    condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "batch_size max_steps lr grad_accum max_grad_norm log_every eval_every")
+        for name in ("ema_decay", "condition_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        _require_choice(self, "optimizer", ("adamw", "muon"))
+        _require_choice(self, "weighting", ("nelbo", "low_variance"))
+        _require_choice(self, "mixed_precision", (True, False, "bf16", "no"))
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the forward and backward pass run in bfloat16 (masters and EMA stay in fp32)."""
+        return self.mixed_precision in (True, "bf16")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the memory-mapped pairs live, and which share of them validates."""
+
+    data_dir: str = "data/pairs"
+    val_split: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_split < 1:
+            raise InputError(f"val_split must be between 0 and 1, got {self.val_split}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One YAML file: `model:`, and where it trains, `training:` and `data:`."""
+
+    model: ModelConfig
+    training: TrainingConfig | None = None
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a YAML file. Raises `InputError` for a missing file, unknown key or wrong value."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no configuration at {path}; the ones that ship are in configs/")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_ConfigLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    try:
+        return from_dict(Config, values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def from_dict(cls: type, values: Any, section: str = "") -> Any:
+    """Build the frozen dataclass `cls` from nested plain values, checking names and types."""
+    where = f"{section}: " if section else ""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}expected a mapping of keys to values, got {values!r}")
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            raise InputError(f"{where}unknown key {name!r}{_nearest(name, fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise InputError(f"{where}the key {name!r} is missing")
+    return cls(**{name: _checked(name, hints[name], value, where) for name, value in values.items()})
+
+
+def to_dict(config: Any) -> dict:
+    """The inverse of `from_dict`; sections that are absent are left out."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+
+
+def dump_config(config: Config) -> str:
+    """YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+class _ConfigLoader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-4` as a string; people who write it mean a number."""
+
+
+_ConfigLoader.yaml_implicit_resolvers = {
+    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_ConfigLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind):
+            return from_dict(kind, value, name)
+        if kind is float and type(value) is int:
+            return float(value)
+        # bool is a subclass of int: `num_layers: true` must not pass as 1.
+        if type(value) is kind:
+            return value
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    raise InputError(f"{where}{name} must be {expected}, got {value!r}")
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
+
+
+def _require_positive(config: Any, names: str) -> None:
+    for name in names.split():
+        if getattr(config, name) <= 0:
+            raise InputError(f"{name} must be positive, got {getattr(config, name)}")
+
+
+def _require_choice(config: Any, name: str, choices: tuple) -> None:
+    if getattr(config, name) not in choices:
+        raise InputError(f"{name} must be one of {choices}, got {getattr(config, name)!r}")

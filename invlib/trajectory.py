@@ -1,0 +1,127 @@
+"""Step, Trajectory: what was seen at every step of an inversion."""
+
+import dataclasses
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from invlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch after step `index` of `num_steps`; step 0 is all masks, step `num_steps` has none."""
+
+    index: int
+    num_steps: int
+    tokens: Int[Tensor, "batch length"]
+    uncovered: Bool[Tensor, "batch length"]  # became visible in this step
+    confidence: Float[Tensor, "batch length"]  # probability of the shown token when uncovered; NaN: masked
+    top_ids: Int[Tensor, "batch length top"]  # the model's likeliest tokens in this step; -1: not asked
+    top_probs: Float[Tensor, "batch length top"]
+    model_calls: Int[Tensor, "batch"]  # forward passes so far
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One inversion, step by step; it knows its own words, so that nothing else is needed to show it.
+
+    Rows are steps 0 … num_steps, columns the positions of the sentence.
+    """
+
+    tokens: Int[np.ndarray, "step length"]
+    confidence: Float[np.ndarray, "step length"]  # NaN where the position is still masked
+    top_ids: Int[np.ndarray, "step length top"]  # -1 where the model was not asked
+    top_probs: Float[np.ndarray, "step length top"]
+    mask_token_id: int
+    pieces: dict[int, str]  # token id → what a person is shown
+    text: str
+
+    @classmethod
+    def from_steps(
+        cls,
+        steps: Sequence[Step],
+        row: int,
+        length: int,
+        *,
+        mask_token_id: int,
+        pieces: Callable[[Sequence[int]], list[str]],
+        text: str,
+    ) -> "Trajectory":
+        """The history of one row of a batch, cut to its own length."""
+
+        def history(name: str, dtype: type) -> np.ndarray:
+            rows = [getattr(step, name)[row, :length].cpu().numpy() for step in steps]
+            return np.stack(rows).astype(dtype)
+
+        tokens, top_ids = history("tokens", np.int32), history("top_ids", np.int32)
+        ids = sorted({*np.unique(tokens).tolist(), *np.unique(top_ids).tolist()} - {-1})
+        return cls(
+            tokens=tokens,
+            confidence=history("confidence", np.float32),
+            top_ids=top_ids,
+            top_probs=history("top_probs", np.float32),
+            mask_token_id=mask_token_id,
+            pieces=dict(zip(ids, pieces(ids), strict=True)),
+            text=text,
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps after the all-mask start."""
+        return len(self.tokens) - 1
+
+    def __len__(self) -> int:
+        """Number of positions."""
+        return self.tokens.shape[1]
+
+    @property
+    def masked(self) -> Bool[np.ndarray, "step length"]:
+        """Where the text is still hidden."""
+        return self.tokens == self.mask_token_id
+
+    @property
+    def uncovered_at(self) -> Int[np.ndarray, "length"]:
+        """The step in which each position last changed from hidden to visible."""
+        became_visible = self.masked[:-1] & ~self.masked[1:]
+        last_first = became_visible[::-1].argmax(axis=0)
+        return self.num_steps - last_first
+
+    def words(self, step: int) -> list[str]:
+        """What a person sees at `step`: one piece per position, [MASK] where the text is hidden."""
+        return ["[MASK]" if token == self.mask_token_id else self.pieces[int(token)] for token in self.tokens[step]]
+
+    def alternatives(self, step: int, position: int) -> list[tuple[str, float]]:
+        """The model's likeliest pieces for a position in `step`, with probabilities; empty if it was not asked."""
+        ids, probs = self.top_ids[step, position], self.top_probs[step, position]
+        return [(self.pieces[int(i)], float(p)) for i, p in zip(ids, probs, strict=True) if i >= 0]
+
+    def save(self, path: str | Path) -> None:
+        """Write one .npz without pickled objects."""
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del arrays["pieces"]
+        with open(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                piece_ids=np.array(list(self.pieces), np.int32),
+                piece_texts=np.array(list(self.pieces.values()), dtype=np.str_),
+                **arrays,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trajectory":
+        """Read what `save` wrote. Raises `InputError` for a file that is missing or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = {name: file[name] for name in file.files}
+            ids, texts = values.pop("piece_ids").tolist(), values.pop("piece_texts").tolist()
+            values["mask_token_id"] = int(values["mask_token_id"])
+            values["text"] = str(values["text"])
+            return cls(**values, pieces=dict(zip(ids, texts, strict=True)))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is not a saved trajectory ({error}); write one with Trajectory.save") from error
