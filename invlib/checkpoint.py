@@ -55,7 +55,7 @@ def read(path: str | Path) -> tuple[ConditionalMDLM, ModelConfig]:
         config = load_config(path / "config.yaml").model
         weights = _guarded(lambda: load_file(path / "model.safetensors"), path / "model.safetensors")
     else:
-        contents = _guarded(lambda: torch.load(path, weights_only=True, mmap=True), path)
+        contents = _guarded(lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True), path)
         config, weights = _published(contents, path)
     return assemble(config, weights, path), config
 
@@ -105,7 +105,7 @@ def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors wrap the OSError
         partial.unlink(missing_ok=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error).splitlines()[0]
+        reason = "the disk is full" if full else str(error).partition("\n")[0]
         raise InputError(
             f"{path} could not be written: {reason}; the previous file is untouched, "
             "make room and run the same command again"

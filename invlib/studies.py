@@ -62,7 +62,7 @@ def reconstruct(
 def score_attackers(table: pd.DataFrame, encoder) -> pd.DataFrame:
     """`metrics.score` of every attacker column of `reconstruct`, in one tidy table with a column `attacker`."""
     return pd.concat(
-        score(table["text"], table[attacker], encoder).assign(attacker=attacker)
+        score(table["text"].tolist(), table[attacker].tolist(), encoder).assign(attacker=attacker)
         for attacker in table.columns.drop("text")
     ).reset_index(drop=True)
 

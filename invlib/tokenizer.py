@@ -76,14 +76,14 @@ class Tokenizer:
         encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [row.ids for row in encoded]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable) -> str:
         """The text of one row of ids, special pieces left out, with ordinary spacing around punctuation."""
         text = self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
         if not isinstance(self.backend.model, WordPiece):
             return text
         return tidy_spacing(text)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Iterable) -> list[str]:
         """What a person is shown for each id: the piece, `##` marking the continuation of a word."""
         if isinstance(self.backend.model, WordPiece):
             return [self.backend.id_to_token(int(i)) or f"<{int(i)}>" for i in ids]
@@ -108,7 +108,7 @@ def tidy_spacing(text: str) -> str:
     """
     text = re.sub(r"(?<=\w) (['’]) (?=(?:s|t|m|d|re|ve|ll)\b)", r"\1", text)
     text = re.sub(r"(?<=\w) - (?=\w)", "-", text)
-    text = re.sub(r"(?<=\d) ([.,:]) (?=\d)", r"\1", text)
+    text = re.sub(r"(?<=\d) ?([.:]|,(?= \d{3}\b)) (?=\d)", r"\1", text)  # the decoder has taken the first blank
     text = re.sub(r" (?=[.,;:!?)\]%])", "", text)
     text = re.sub(r"(?<=[(\[$£€#]) ", "", text)
     return re.sub(r'" ?([^"]*?) ?"', r'"\1"', text)

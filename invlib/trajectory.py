@@ -2,6 +2,7 @@
 
 import dataclasses
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.errors import InputError
+
+# What numpy and zipfile raise over a file that is damaged or something else.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -117,11 +124,11 @@ class Trajectory:
     def load(cls, path: str | Path) -> "Trajectory":
         """Read what `save` wrote. Raises `InputError` for a file that is missing or something else."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
             ids, texts = values.pop("piece_ids").tolist(), values.pop("piece_texts").tolist()
             values["mask_token_id"] = int(values["mask_token_id"])
             values["text"] = str(values["text"])
             return cls(**values, pieces=dict(zip(ids, texts, strict=True)))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{path} is not a saved trajectory ({error}); write one with Trajectory.save") from error

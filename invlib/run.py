@@ -1,0 +1,110 @@
+"""Run: a training run in its folder. Best weights, the state to resume from, a CSV log."""
+
+import csv
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from invlib import checkpoint
+from invlib.config import Config
+from invlib.errors import InputError
+from invlib.tokenizer import Tokenizer
+from invlib.trainer import Trainer
+
+LOG_COLUMNS = (
+    *("step", "samples", "seconds", "samples_per_second", "lr"),
+    *("loss", "length_loss", "token_f1", "exact_match", "length_right"),
+)
+
+
+class Run:
+    """A training run in a folder: weights, state to resume from, log. Only the main process writes."""
+
+    def __init__(self, folder: Path, config: Config, trainer: Trainer, tokenizer: Tokenizer, data: dict):
+        self.folder, self.config, self.trainer, self.tokenizer = folder, config, trainer, tokenizer
+        self.identity = {"config": _comparable(config), "data": data}
+        self.samples, self.best, self.seconds = 0, -1.0, 0.0
+
+    @property
+    def is_main(self) -> bool:
+        return self.trainer.accelerator.is_main_process
+
+    def resume(self) -> None:
+        """Go on from `state.pt`, if there is one. Raises `InputError` when it is of another config or corpus."""
+        path = self.folder / "state.pt"
+        if path.is_file():
+            state = torch.load(path, weights_only=True)
+            _refuse_difference(self.folder, state["identity"], self.identity)
+            self.trainer.load_state_dict(state["trainer"])
+            self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.tokenizer.save(self.folder / "tokenizer.json")
+            _cut_log(self.folder / "log.csv", self.trainer.step)
+
+    def save(self, scores: dict[str, float]) -> None:
+        """The averaged weights when they are the best so far; then the state."""
+        if not self.is_main:
+            return
+        if scores["token_f1"] >= self.best:
+            self.best = scores["token_f1"]
+            checkpoint.write(self.folder, self.trainer.ema, self.config)
+        state = {
+            "identity": self.identity,
+            "trainer": self.trainer.state_dict(),
+            "samples": self.samples,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+        checkpoint.write_atomically(self.folder / "state.pt", lambda path: torch.save(state, path))
+
+    def log(self, record: dict[str, float]) -> None:
+        """Append one row to `log.csv`; scores are empty in rows without a validation."""
+        if self.is_main:
+            path = self.folder / "log.csv"
+            is_new = not path.is_file()
+            with open(path, "a", newline="") as file:
+                writer = csv.DictWriter(file, LOG_COLUMNS)
+                if is_new:
+                    writer.writeheader()
+                writer.writerow({key: record.get(key, "") for key in LOG_COLUMNS})
+
+
+def _comparable(config: Config) -> dict:
+    """The part of a configuration that must not change between two legs of one run.
+
+    max_steps may: it moves the final decay, which is how a run is prolonged.
+    """
+    values = dataclasses.asdict(config)
+    for name in ("max_steps", "log_every", "eval_every", "num_workers"):
+        values["training"].pop(name)
+    values["data"].pop("data_dir")
+    return values
+
+
+def _refuse_difference(folder: Path, before: dict, now: dict) -> None:
+    def flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    old, new = dict(flat(before)), dict(flat(now))
+    changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+    if changed:
+        shown = "; ".join(f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted(changed))
+        raise InputError(f"{folder} holds a run with other settings ({shown}); choose another --out")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the rows behind the state that is resumed: those steps will be done again."""
+    if path.is_file():
+        with open(path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, LOG_COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)

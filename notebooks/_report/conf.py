@@ -1,0 +1,61 @@
+"""Sphinx configuration of the report. Nothing here may make a page ask another host for anything."""
+
+from html import escape
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
+
+project = "Embedding inversion workbench"
+extensions = ["myst_nb"]
+exclude_patterns = [".doctrees"]
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2, "use_download_button": True}
+html_show_copyright = False
+html_show_sphinx = False
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_update_mathjax = False
+html_math_renderer = "mathml"
+
+nb_execution_mode = "off"  # executed before, by nbclient, with the environment's own kernel
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # the default is three scripts from a CDN on every page with a widget
+# Without those scripts a widget view is an empty place: None takes it out, so that HTML, image or text shows.
+nb_mime_priority_overrides = [
+    ("html", "application/vnd.jupyter.widget-view+json", None),
+    ("html", "text/html", 0),
+]
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
+
+logger = logging.getLogger(__name__)
+
+
+def setup(app: Sphinx) -> None:
+    """Formulas as MathML, which browsers draw themselves: MathJax would come from a CDN."""
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+
+
+def visit_math(translator: HTML5Translator, node: nodes.math) -> None:
+    translator.body.append(mathml(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append(f'<div class="math">{mathml(node, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def mathml(node: nodes.math | nodes.math_block, as_block: bool) -> str:
+    """The formula as MathML; one that docutils cannot read is a warning, so that the build names it."""
+    try:
+        return tex2mathml(node.astext(), as_block=as_block)
+    except MathError as error:
+        logger.warning("cannot render the formula %r: %s", node.astext(), error, location=node)
+        return f"<code>{escape(node.astext())}</code>"

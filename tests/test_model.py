@@ -1,0 +1,157 @@
+"""ConditionalMDLM against an independent computation, and what AdaLN-Zero promises."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from invlib.config import ModelConfig
+from invlib.errors import InputError
+from invlib.model import ConditionalMDLM
+
+PUBLISHED = ModelConfig(
+    vocab_size=61,
+    max_seq_len=8,
+    hidden_dim=32,
+    num_layers=3,
+    num_heads=4,
+    ff_dim=48,
+    embedding_cond_dim=16,
+    mask_token_id=60,
+    encoder_model="-",
+    decoder_tokenizer="-",
+)
+GATED = dataclasses.replace(
+    PUBLISHED, gate=True, tie_embeddings=True, length_head=True, null_embedding=True, standardize=True
+)
+
+
+def randomized(config: ModelConfig, seed: int = 0) -> ConditionalMDLM:
+    """A model with no zero left, so that every path is exercised."""
+    model, random = ConditionalMDLM(config), torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.2, generator=random)
+    return model.eval()
+
+
+def tokens(batch: int = 3, length: int = 8, masked: float = 0.5) -> torch.Tensor:
+    random = torch.Generator().manual_seed(1)
+    xt = torch.randint(0, 60, (batch, length), generator=random)
+    return torch.where(torch.rand(batch, length, generator=random) < masked, 60, xt)
+
+
+def vectors(batch: int = 3) -> torch.Tensor:
+    return torch.randn(batch, 16, generator=torch.Generator().manual_seed(2))
+
+
+def straight_line_logits(w: dict, config: ModelConfig, xt: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    """The published architecture written out once more, with torch's own MultiheadAttention."""
+    c = nn.functional.gelu(embedding @ w["cond_proj.0.weight"].T + w["cond_proj.0.bias"])
+    c = c @ w["cond_proj.2.weight"].T + w["cond_proj.2.bias"]
+
+    def adaln(x, name):
+        scale, shift = (c @ w[f"{name}.proj.weight"].T + w[f"{name}.proj.bias"]).chunk(2, dim=-1)
+        normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+        return normed * (1 + scale[:, None]) + shift[:, None]
+
+    x = w["token_embed.weight"][xt] + w["pos_embed.weight"][torch.arange(xt.shape[1])]
+    for n in range(config.num_layers):
+        attention = nn.MultiheadAttention(config.hidden_dim, config.num_heads, batch_first=True)
+        attention.load_state_dict({k.split("attn.")[1]: v for k, v in w.items() if k.startswith(f"blocks.{n}.attn.")})
+        h = adaln(x, f"blocks.{n}.adaln1")
+        x = x + attention(h, h, h, need_weights=False)[0]
+        h = adaln(x, f"blocks.{n}.adaln2")
+        h = nn.functional.gelu(h @ w[f"blocks.{n}.ff.0.weight"].T + w[f"blocks.{n}.ff.0.bias"])
+        x = x + h @ w[f"blocks.{n}.ff.3.weight"].T + w[f"blocks.{n}.ff.3.bias"]
+    return adaln(x, "final_norm") @ w["output_proj.weight"].T
+
+
+def test_logits_equal_a_straight_line_computation():
+    model, xt = randomized(PUBLISHED), tokens()
+    with torch.no_grad():
+        expected = straight_line_logits(model.state_dict(), PUBLISHED, xt, vectors())
+        everywhere = model(xt, model.modulation(vectors()), at=torch.ones_like(xt, dtype=torch.bool))
+        masked_only = model(xt, model.modulation(vectors()))
+    torch.testing.assert_close(everywhere.view(3, 8, -1), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(masked_only, expected[xt == 60], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", [GATED, dataclasses.replace(PUBLISHED, gate=True)])
+def test_with_gates_the_embedding_cannot_move_the_logits_at_initialisation(config):
+    model, xt = ConditionalMDLM(config), tokens()
+    one, other = (model(xt, model.modulation(factor * vectors())) for factor in (1.0, -7.0))
+    assert torch.equal(one, other)
+    without_blocks = model.token_embed(xt) + model.pos_embed.weight
+    states = model.final_states(without_blocks, model.modulation(vectors()), xt == 60)
+    torch.testing.assert_close(one, states @ model.output_table.T)
+
+
+def test_the_gradient_reaches_the_embedding_path_from_the_first_step():
+    model, xt = ConditionalMDLM(GATED), tokens()
+    model(xt, model.modulation(vectors())).square().sum().backward()
+    assert model.blocks[0].adaln1.proj.weight.grad.abs().sum() > 0
+    assert model.final_norm.proj.weight.grad.abs().sum() > 0
+
+
+def test_modulation_depends_on_the_embedding_alone_and_can_be_reused():
+    model = randomized(GATED)
+    modulation = model.modulation(vectors())
+    for masked in (0.2, 0.9):
+        xt = tokens(masked=masked)
+        torch.testing.assert_close(model(xt, modulation), model(xt, model.modulation(vectors())))
+
+
+def test_padding_changes_nothing():
+    model, short = randomized(GATED), tokens(length=5)
+    padded = torch.cat([short, torch.zeros(3, 3, dtype=torch.long)], dim=1)
+    modulation, lengths = model.modulation(vectors()), torch.full((3,), 5)
+    found = model(padded, modulation, lengths=lengths)
+    torch.testing.assert_close(found, model(short, modulation), atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_equals_its_rows():
+    model, xt, modulation = randomized(GATED), tokens(), randomized(GATED).modulation(vectors())
+    rows = [model(xt[[row]], modulation.rows([row])) for row in range(3)]
+    torch.testing.assert_close(model(xt, modulation), torch.cat(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_the_null_embedding_hides_the_vector():
+    model, xt, null = randomized(GATED), tokens(), torch.ones(3, dtype=torch.bool)
+    one, other = (model(xt, model.modulation(factor * vectors(), null)) for factor in (1.0, -7.0))
+    assert torch.equal(one, other)
+
+
+def test_zeroing_a_layer_with_gates_takes_it_out():
+    model, xt = randomized(GATED), tokens()
+    modulation = model.modulation(vectors()).without_layer(2)
+    full_depth = model.hidden_states(xt, modulation)
+    torch.testing.assert_close(full_depth, model.hidden_states(xt, modulation, num_layers=2))
+
+
+def test_swapping_every_layer_and_the_final_norm_swaps_the_sentence():
+    model, xt = randomized(GATED), tokens()
+    one, other = model.modulation(vectors()), model.modulation(-vectors())
+    swapped = one
+    for layer in range(GATED.num_layers):
+        swapped = swapped.with_layer(layer, other)
+    swapped = dataclasses.replace(swapped, final_scale=other.final_scale, final_shift=other.final_shift)
+    assert torch.equal(model(xt, swapped), model(xt, other))
+    assert not torch.equal(model(xt, one), model(xt, other)), "the original must not change"
+
+
+def test_standardising_centres_the_embedding():
+    model = randomized(GATED)
+    model.embedding_mean.copy_(vectors()[0])
+    plain = nn.functional.linear(torch.zeros(1, 16), model.cond_proj[0].weight, model.cond_proj[0].bias)
+    torch.testing.assert_close(model.condition(vectors()[:1]), model.cond_proj[2](nn.functional.gelu(plain)))
+
+
+def test_a_vector_of_another_dimension_is_refused():
+    with pytest.raises(InputError, match="12 dimensions.*16-dimensional"):
+        ConditionalMDLM(PUBLISHED).modulation(torch.zeros(1, 12))
+
+
+def test_no_null_embedding_no_prior():
+    with pytest.raises(InputError, match="no null embedding"):
+        ConditionalMDLM(PUBLISHED).modulation(vectors(), torch.ones(3, dtype=torch.bool))
