@@ -1,5 +1,6 @@
 """Read and write weights. Weights are data: safetensors, or `torch.load(weights_only=True)`, never a program."""
 
+import dataclasses
 import errno
 import os
 import pickle
@@ -12,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from invlib.config import Config, ModelConfig, dump_config, from_dict, load_config
+from invlib.config import Config, DataConfig, ModelConfig, dump_config, from_dict, load_config
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 
-BUNDLED = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
+PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the bundled checkpoints inside the package; a clone has them in data/.
+BUNDLED = next(p for p in (PACKAGE / "checkpoints", PACKAGE.parent / "data" / "checkpoints") if p.is_dir())
 PUBLISHED_NAME = "qwen3_best.pt"
 # Where the published layout keeps its weights, the averaged ones first.
 WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")
@@ -37,7 +40,7 @@ def locate(name: str | Path) -> Path:
         return path
     if path.name == PUBLISHED_NAME:
         raise InputError(
-            f"no checkpoint at {path}; the published Qwen3 inverter (744 MB) is expected there. "
+            f"no checkpoint at {name}; the published Qwen3 inverter (744 MB) is expected there. "
             'Inverter.load("minilm") works at once, without a download'
         )
     known = sorted(p.parent.name for p in BUNDLED.glob("*/model.safetensors"))
@@ -83,8 +86,11 @@ def assemble(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> Con
 
 
 def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=torch.bfloat16) -> None:
-    """Write `model.safetensors` and `config.yaml`; a failure (disk full) leaves the previous ones in place."""
-    folder = Path(folder)
+    """Write `model.safetensors` and `config.yaml`; a failure (disk full) leaves the previous ones in place.
+
+    The data section is left out: where the pairs lay concerns only the machine that trained.
+    """
+    folder, config = Path(folder), dataclasses.replace(config, data=DataConfig())
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))

@@ -20,6 +20,7 @@ from invlib.sampler import Policy, denoise, row_streams, top_confidence
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
+TOP_K = 5  # alternatives kept per position and step
 LONG = 512  # vectors from which on a progress bar is shown
 
 
@@ -112,6 +113,7 @@ class Inverter:
                     policy=policy,
                     temperature=temperature,
                     conditional=conditional,
+                    top_k=TOP_K if keep_trajectories else 0,
                     generator=[streams[row] for row in rows],
                 )
             )

@@ -117,7 +117,6 @@ POLICIES: tuple[Policy, ...] = (
 )
 
 
-@torch.inference_mode()
 def denoise(
     predict: Predict,
     lengths: Int[Tensor, "batch"],
@@ -186,6 +185,7 @@ def _highest(score: Tensor, masked: Tensor, quota: Tensor) -> Tensor:
     return masked & (rank < quota[:, None])
 
 
+@torch.no_grad()  # here, not on the generator: there the caller's own code between two steps would run under it
 def _refreshed(predict, tokens, masked, stale, log_probs, mask_token_id) -> Tensor:
     """Log-probabilities at all masked positions, asking the model only about the rows that are stale."""
     if not stale.any():
@@ -224,7 +224,7 @@ def _uniform(streams: list, lengths: Tensor, max_length: int) -> Tensor:
 def _step(index, num_steps, tokens, uncovered, confidence, prediction, calls, top_k) -> Step:
     top_ids = torch.full((*tokens.shape, top_k), -1, device=tokens.device)
     top_probs = torch.zeros((*tokens.shape, top_k), device=tokens.device)
-    if prediction is not None:
+    if prediction is not None and top_k:
         best = prediction.log_probs.topk(top_k, dim=1)
         top_ids[prediction.masked] = best.indices
         top_probs[prediction.masked] = best.values.exp()

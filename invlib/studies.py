@@ -67,6 +67,18 @@ def score_attackers(table: pd.DataFrame, encoder) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+def markdown_table(scores: pd.DataFrame) -> str:
+    """The scores as a Markdown table, value and 95 % interval in each cell: what README and model card show."""
+    attackers = list(scores["attacker"].unique())
+    lines = ["| metric | " + " | ".join(attackers) + " |", "|---|" + "---|" * len(attackers)]
+    for metric in scores["metric"].unique():
+        rows = scores[scores["metric"] == metric].set_index("attacker").loc[attackers]
+        digits = 1 if metric == "bleu" else 3
+        cells = [f"{r.value:.{digits}f} ({r.low:.{digits}f}–{r.high:.{digits}f})" for r in rows.itertuples()]
+        lines.append(f"| {metric.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def usable(inverter: Inverter, texts: Sequence[str]) -> list[str]:
     """The texts that fit the model: at least 4 and at most max_seq_len decoder tokens."""
     lengths = [len(ids) for ids in inverter.tokenizer.encode(texts)]
@@ -107,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(scores.pivot(index="metric", columns="attacker", values="value").round(3).to_string())
+    print(markdown_table(scores))
     print(f"n = {len(texts)}; written to {out}")
     return 0
 

@@ -3,7 +3,6 @@
 from html import escape
 
 from docutils import nodes
-from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -15,13 +14,21 @@ exclude_patterns = [".doctrees"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_theme_options = {"home_page_in_toc": True, "show_toc_level": 2, "use_download_button": True}
-html_show_copyright = False
-html_show_sphinx = False
+html_context = {"default_mode": "auto"}
+html_theme_options = {
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # the default is a second search field above the one in the sidebar
+    "show_toc_level": 2,
+    "use_download_button": True,
+    "footer_content_items": "",  # the default prints "By Author name not set"
+}
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_update_mathjax = False
 html_math_renderer = "mathml"
+
+# Chromium on Linux takes its text font for formulas unless told, and then draws subscripts on the line.
+math_fonts = "'Latin Modern Math', 'STIX Two Math', 'Cambria Math', 'DejaVu Math TeX Gyre', math"
 
 nb_execution_mode = "off"  # executed before, by nbclient, with the environment's own kernel
 nb_merge_streams = True
@@ -48,14 +55,16 @@ def visit_math(translator: HTML5Translator, node: nodes.math) -> None:
 
 
 def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="math">{mathml(node, as_block=True)}</div>')
+    # No class "math": the theme lays it out for MathJax, and pushes anything else to the right margin.
+    translator.body.append(f'<div style="overflow-x: auto">{mathml(node, as_block=True)}</div>')
     raise nodes.SkipNode
 
 
 def mathml(node: nodes.math | nodes.math_block, as_block: bool) -> str:
     """The formula as MathML; one that docutils cannot read is a warning, so that the build names it."""
     try:
-        return tex2mathml(node.astext(), as_block=as_block)
-    except MathError as error:
-        logger.warning("cannot render the formula %r: %s", node.astext(), error, location=node)
+        formula = tex2mathml(node.astext(), as_block=as_block)
+    except Exception as error:  # MathError, but also AttributeError and IndexError from inside the parser
+        logger.warning("cannot render the formula %s: %s", node.astext(), error, location=node)
         return f"<code>{escape(node.astext())}</code>"
+    return formula.replace("<math ", f'<math style="font-family: {math_fonts}" ', 1)

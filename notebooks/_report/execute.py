@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
@@ -57,8 +57,8 @@ def run(notebook: NotebookNode, path: Path) -> float:
     client = kernel_client(notebook, path.parent, started)
     begin = time.perf_counter()
     try:
-        client.execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        client.execute(cleanup_kc=True)  # nbclient leaves a kernel running when the manager is not its own
+    except (CellExecutionError, CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel itself died
         raise NotebookError(f"{path.name}, code cell {len(started)}: {summary(error)}") from None
     for cell in code_cells(notebook):
         cell.outputs = without_progress(cell.outputs)

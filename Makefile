@@ -1,0 +1,29 @@
+# Every target sets up .venv by itself; a second run finds it ready. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.PHONY: lab report test notebooks
+
+lab: $(READY)  ## open JupyterLab on the first notebook
+	$(PY) -m jupyterlab notebooks/01_load_the_checkpoint.ipynb
+
+report: $(READY)  ## execute every notebook and render build/report/index.html
+	$(PY) notebooks/_report/build.py
+
+test: $(READY)  ## run the whole suite
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest
+
+notebooks: $(READY)  ## re-execute the committed notebooks in place
+	$(PY) notebooks/_report/execute.py --in-place
+
+# torch first: asked for by another package, pip would take a build with gigabytes of CUDA libraries.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 …")'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[lab,report,dev]"
+	touch $@

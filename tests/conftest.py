@@ -1,0 +1,114 @@
+"""Small real things that several tests use: a configuration, two encoders, a tokenizer, a few sentences."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+from invlib.config import ModelConfig
+from invlib.encoder import Encoder
+from invlib.tokenizer import Tokenizer
+
+SENTENCES = (
+    "The old lighthouse keeper climbed the narrow stairs.",
+    "She sold fresh fish at the market every morning.",
+    "A small red boat drifted across the quiet lake.",
+    "Nobody knew why the baker closed his shop.",
+    "The children built a castle out of wet sand.",
+    "Rain fell on the roof all night long.",
+    "He repaired the broken clock with great care.",
+    "The train to the coast leaves at noon.",
+    "Two dogs chased a ball through the park.",
+    "My neighbour grows tomatoes behind the house.",
+    "The teacher read a story about the moon.",
+    "Cold wind came down from the mountains.",
+)
+TINY_QWEN3_WORDS = [
+    *("[PAD]", "[EOS]", "[UNK]", "Instruct", ":", "find", "the", "a", "big", "small", "red"),
+    *("cat", "dog", "mat", "sat", "ran", "on", "under", ".", ","),
+]
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[str]:
+    """Twelve sentences of 8 to 11 pieces."""
+    return list(SENTENCES)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """A model with every option, of a few thousand weights."""
+    return ModelConfig(
+        vocab_size=60,
+        max_seq_len=8,
+        hidden_dim=32,
+        num_layers=2,
+        num_heads=4,
+        ff_dim=64,
+        embedding_cond_dim=16,
+        mask_token_id=4,
+        encoder_model="minilm",
+        decoder_tokenizer="pruned",
+        gate=True,
+        length_head=True,
+        tie_embeddings=True,
+        null_embedding=True,
+        standardize=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Encoder:
+    """The bundled encoder. It is shared, so its `queries` go on counting."""
+    return Encoder.load()
+
+
+@pytest.fixture(scope="session")
+def pruned(minilm, sentences) -> Tokenizer:
+    """The bundled encoder's tokenizer, pruned to little more than its single characters."""
+    return Tokenizer.prune(minilm.tokenizer, sentences, 2304)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3_folder(tmp_path_factory) -> str:
+    """A sentence-transformers folder of Qwen3-Embedding's make: left padding, last token, prompts. Random weights."""
+    folder = tmp_path_factory.mktemp("tiny_qwen3")
+    transformer = str(folder / "transformer")
+    _tiny_qwen3_tokenizer().save_pretrained(transformer)
+    config = Qwen3Config(
+        vocab_size=len(TINY_QWEN3_WORDS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        Qwen3Model(config).save_pretrained(transformer)
+    modules = [Transformer(transformer, max_seq_length=32), Pooling(32, "lasttoken"), Normalize()]
+    model = SentenceTransformer(modules=modules, device="cpu", prompts={"query": "Instruct: find "})
+    model.save(str(folder / "encoder"))
+    return str(folder / "encoder")
+
+
+def _tiny_qwen3_tokenizer() -> PreTrainedTokenizerFast:
+    vocab = {word: index for index, word in enumerate(TINY_QWEN3_WORDS)}
+    backend = FastTokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]", padding_side="left"
+    )

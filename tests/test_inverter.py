@@ -1,0 +1,186 @@
+"""The public face: vectors in, sentences out, and one clear line for every wrong input."""
+
+import numpy as np
+import pytest
+import torch
+
+import invlib
+from invlib import InputError
+from invlib.__main__ import main
+from invlib.inverter import check_vectors
+from invlib.sampler import POLICIES, random_order
+from invlib.studies import CONTROLS, INVERTED, markdown_table, reconstruct, score_attackers
+
+SENTENCES = [
+    "Meet me at the station at nine.",
+    "Plants need light and water.",
+    "Do you like the new car?",
+    "I am late.",
+]
+
+
+@pytest.fixture(scope="module")
+def inverter():
+    return invlib.Inverter.load("minilm")
+
+
+@pytest.fixture(scope="module")
+def vectors(inverter):
+    return inverter.encoder.encode(SENTENCES)
+
+
+def test_the_readme_example(inverter):
+    vectors = inverter.encoder.encode(["Meet me at the station at nine."])
+    assert vectors.shape == (1, 384) and vectors.dtype == np.float32
+    assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
+    result = inverter.invert(vectors, num_steps=8)
+    assert len(result.texts) == 1 and isinstance(result.texts[0], str)
+    assert result.cosines is None, "no encoder was used"
+    assert result.encoder_queries.tolist() == [0] and 1 <= result.model_calls[0] <= 8
+    scores = invlib.metrics.score(["Meet me at the station at nine."], result.texts, inverter.encoder)
+    assert list(scores.columns) == ["metric", "value", "low", "high", "n"]
+
+
+def test_the_vector_decides_what_is_written(inverter, vectors):
+    """Own vectors must give back more words than exchanged ones: the least that an inverter has to do."""
+    own = inverter.invert(vectors).texts
+    exchanged = inverter.invert(np.roll(vectors, 1, axis=0)).texts
+    own_f1 = np.mean([invlib.metrics.token_f1(r, t) for r, t in zip(SENTENCES, own, strict=True)])
+    exchanged_f1 = np.mean([invlib.metrics.token_f1(r, t) for r, t in zip(SENTENCES, exchanged, strict=True)])
+    assert own_f1 > exchanged_f1 + 0.2
+
+
+def test_one_vector_or_many_numpy_torch_or_lists(inverter, vectors):
+    expected = inverter.invert(vectors).texts
+    assert inverter.invert(torch.from_numpy(vectors)).texts == expected
+    assert inverter.invert(vectors.tolist()).texts == expected
+    assert inverter.invert(vectors[2]).texts == expected[2:3]
+    assert inverter.invert(vectors, batch_size=1).texts == expected
+    assert inverter.invert(3 * vectors).texts == expected, "only the direction counts"
+
+
+def test_integers_are_converted(inverter, vectors):
+    as_int8 = np.round(vectors * 127 / np.abs(vectors).max()).astype(np.int8)
+    assert inverter.invert(as_int8).texts == inverter.invert(as_int8.astype(np.float32)).texts
+
+
+def test_verifying_costs_one_query_each_and_gives_true_cosines(inverter, vectors):
+    before = inverter.encoder.queries
+    result = inverter.invert(vectors, verify=True)
+    assert inverter.encoder.queries - before == result.encoder_queries.sum() == len(SENTENCES)
+    expected = (inverter.encoder.encode(result.texts) * vectors).sum(axis=1)
+    np.testing.assert_allclose(result.cosines, expected, atol=1e-5)
+
+
+def test_trajectories_show_every_step_from_all_masks_to_the_text(inverter, vectors):
+    result = inverter.invert(vectors, num_steps=5)
+    for text, trajectory in zip(result.texts, result.trajectories, strict=True):
+        assert trajectory.num_steps == 5
+        assert trajectory.masked[0].all() and not trajectory.masked[-1].any()
+        assert inverter.tokenizer.decode(trajectory.tokens[-1]) == text == trajectory.text
+        assert len(trajectory.alternatives(1, 0)) == 5
+
+
+def test_inverting_needs_no_encoder(vectors, monkeypatch):
+    monkeypatch.setattr(invlib.Encoder, "load", lambda *args, **options: pytest.fail("the encoder was opened"))
+    assert len(invlib.Inverter.load("minilm").invert(vectors).texts) == len(SENTENCES)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
+def test_every_policy_ends_with_text_at_any_number_of_steps(inverter, vectors, policy):
+    for num_steps in (1, 7, 40):
+        result = inverter.invert(vectors, num_steps=num_steps, policy=policy, length=[3, 9, 12, 32])
+        assert [len(t) for t in result.trajectories] == [3, 9, 12, 32]
+        assert not any(t.masked[-1].any() for t in result.trajectories)
+
+
+def test_the_same_generator_gives_the_same_texts_in_any_batching(inverter, vectors):
+    def run(**options):
+        random = torch.Generator().manual_seed(7)
+        return inverter.invert(vectors, policy=random_order, temperature=1, generator=random, **options).texts
+
+    assert run() == run() == run(batch_size=1)
+
+
+def test_the_prior_ignores_the_vector(inverter, vectors):
+    prior = inverter.invert(vectors[[0, 0, 1]], conditional=False, length=9)
+    assert prior.texts[0] == prior.texts[1] == prior.texts[2]
+
+
+def test_a_model_without_a_length_head_decodes_all_positions(inverter, vectors):
+    published = invlib.config.ModelConfig(
+        vocab_size=inverter.tokenizer.vocab_size,
+        max_seq_len=32,
+        hidden_dim=16,
+        num_layers=1,
+        num_heads=2,
+        ff_dim=16,
+        embedding_cond_dim=384,
+        mask_token_id=4,
+        encoder_model="minilm",
+        decoder_tokenizer="pruned",
+    )
+    small = invlib.Inverter(invlib.ConditionalMDLM(published).eval(), inverter.tokenizer)
+    assert [len(t) for t in small.invert(vectors).trajectories] == [32] * len(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.ones((2, 383)), r"shape \(2, 383\); this checkpoint inverts 384-dimensional"),
+        (np.ones((1, 2, 384)), r"shape \(1, 2, 384\)"),
+        (np.full((3, 384), np.nan), "vector 0 has NaN or infinite"),
+        (np.vstack([np.ones(384), np.full(384, np.inf)]), "vector 1 has NaN or infinite"),
+        (np.vstack([np.ones(384), np.zeros(384)]), "vector 1 is all zeros"),
+        (np.empty((0, 384)), "no vector to invert"),
+        ([], "no vector to invert"),
+        ([[1.0] * 384, [1.0] * 3], "unequal lengths"),
+        ([["a"] * 384], "must be numbers"),
+        (np.ones((1, 384), complex), "must be numbers"),
+    ],
+)
+def test_vectors_that_cannot_be_inverted_are_refused_in_one_line(inverter, vectors, message):
+    with pytest.raises(InputError, match=message) as caught:
+        inverter.invert(vectors)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_input_is_not_changed(vectors):
+    before = vectors.copy()
+    check_vectors(vectors * 1, 384)
+    np.testing.assert_array_equal(vectors, before)
+
+
+@pytest.mark.parametrize("length", [0, 33, 2.5, [4, 4], "long"])
+def test_a_length_that_the_model_does_not_have_is_refused(inverter, vectors, length):
+    with pytest.raises((InputError, TypeError), match="length"):
+        inverter.invert(vectors, length=length)
+
+
+def test_the_terminal_prints_the_round_trip(capsys):
+    assert main(["I am late.", "--steps", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("step") == 4 and "[MASK]" in printed and "cosine" in printed
+
+
+@pytest.mark.parametrize("arguments", [[" "], ["hello there", "--steps", "0"], ["hello", "--checkpoint", "absent"]])
+def test_the_terminal_says_what_is_wrong_in_one_line(arguments, capsys):
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+
+
+def test_controls_stand_beside_the_inversion(inverter):
+    table = reconstruct(inverter, SENTENCES, num_steps=4, generator=torch.Generator().manual_seed(0))
+    assert list(table.columns) == ["text", INVERTED, *CONTROLS]
+    assert not (table["nearest sentence"] == table["text"]).any(), "the text itself is not known to the attacker"
+    scores = score_attackers(table, inverter.encoder)
+    f1 = scores[scores["metric"] == "token_f1"].set_index("attacker")["value"]
+    assert f1[INVERTED] > f1[list(CONTROLS)].max()
+    assert markdown_table(scores).count("\n") == 1 + scores["metric"].nunique()
+
+
+def test_with_a_pool_the_nearest_of_it_is_taken(inverter):
+    pool = ["A car.", "Water helps plants to grow."]
+    table = reconstruct(inverter, SENTENCES[1:3], num_steps=1, pool=pool)
+    assert table["nearest sentence"].tolist() == [pool[1], pool[0]]
