@@ -2,11 +2,13 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
+# In a container people are root, and Jupyter wants to hear that they know.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: lab report test notebooks
 
 lab: $(READY)  ## open JupyterLab on the first notebook
-	$(PY) -m jupyterlab notebooks/01_load_the_checkpoint.ipynb
+	$(PY) -m jupyterlab $(AS_ROOT) notebooks/01_load_the_checkpoint.ipynb
 
 report: $(READY)  ## execute every notebook and render build/report/index.html
 	$(PY) notebooks/_report/build.py

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,8 +20,16 @@ from invlib.model import ConditionalMDLM
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the bundled checkpoints inside the package; a clone has them in data/.
-BUNDLED = next(p for p in (PACKAGE / "checkpoints", PACKAGE.parent / "data" / "checkpoints") if p.is_dir())
+BUNDLED = next((p for p in (PACKAGE / "checkpoints",) if p.is_dir()), PACKAGE.parent / "data" / "checkpoints")
 PUBLISHED_NAME = "qwen3_best.pt"
+# A validation loss kept as a numpy scalar is a number, not a program; numpy 1 wrote its maker under another name.
+_SCALAR = np.float64(0).__reduce__()[0]
+NUMPY_SCALARS = [
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
+]
 # Where the published layout keeps its weights, the averaged ones first.
 WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")
 
@@ -58,7 +67,7 @@ def read(path: str | Path) -> tuple[ConditionalMDLM, ModelConfig]:
         config = load_config(path / "config.yaml").model
         weights = _guarded(lambda: load_file(path / "model.safetensors"), path / "model.safetensors")
     else:
-        contents = _guarded(lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True), path)
+        contents = _guarded(lambda: _load_plain(path), path)
         config, weights = _published(contents, path)
     return assemble(config, weights, path), config
 
@@ -91,7 +100,10 @@ def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=t
     The data section is left out: where the pairs lay concerns only the machine that trained.
     """
     folder, config = Path(folder), dataclasses.replace(config, data=DataConfig())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made into a checkpoint folder: {error.strerror}") from error
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
     write_atomically(folder / "config.yaml", lambda path: Path(path).write_text(dump_config(config)))
@@ -118,6 +130,11 @@ def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
         ) from error
 
 
+def _load_plain(path: Path) -> Any:
+    with torch.serialization.safe_globals(NUMPY_SCALARS):
+        return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+
+
 def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights of a dictionary with `config`, `step`, `best_val_loss` and weights."""
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict):
@@ -126,9 +143,15 @@ def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor
     if key is None:
         raise InputError(f"{path} has no weights; expected one of {', '.join(WEIGHT_KEYS)}")
     values = contents["config"]
-    config = from_dict(ModelConfig, values.get("model", values), f"{path} config")
-    weights = {name.removeprefix("_orig_mod."): value for name, value in contents[key].items()}
-    return config, weights
+    try:
+        config = from_dict(ModelConfig, values.get("model", values), "model")
+    except InputError as error:
+        raise InputError(f"{path}, its config: {error}") from None
+    weights = contents[key]
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(value, Tensor) and value.is_floating_point() for value in weights.values()):
+        raise InputError(f"{path}: {key!r} is not a dictionary of floating-point tensors by name; it holds no model")
+    return config, {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
 
 
 def _guarded(read_weights: Callable[[], Any], path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 from dataclasses import dataclass
@@ -84,6 +85,12 @@ class TrainingConfig:
         for name in ("ema_decay", "condition_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("min_lr_ratio", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "num_workers"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
         _require_choice(self, "optimizer", ("adamw", "muon"))
         _require_choice(self, "weighting", ("nelbo", "low_variance"))
         _require_choice(self, "mixed_precision", (True, False, "bf16", "no"))
@@ -121,11 +128,9 @@ def load_config(path: str | Path) -> Config:
     if not path.is_file():
         raise InputError(f"no configuration at {path}; the ones that ship are in configs/")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_ConfigLoader)
+        return from_dict(Config, yaml.load(path.read_text(encoding="utf-8"), Loader=_ConfigLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
-    try:
-        return from_dict(Config, values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -158,12 +163,16 @@ def dump_config(config: Config) -> str:
 
 
 class _ConfigLoader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; people who write it mean a number."""
+    """YAML 1.1 reads `1e-4` as a string; people who write it mean a number. A key given twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise InputError(f"the key {twice[0]!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
-_ConfigLoader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 _ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
@@ -192,7 +201,7 @@ def _nearest(name: str, known: Any) -> str:
 
 def _require_positive(config: Any, names: str) -> None:
     for name in names.split():
-        if getattr(config, name) <= 0:
+        if not 0 < getattr(config, name) < math.inf:  # NaN is neither
             raise InputError(f"{name} must be positive, got {getattr(config, name)}")
 
 

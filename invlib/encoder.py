@@ -33,7 +33,9 @@ class Encoder:
     ):
         self.model, self.name, self.dim = model, name, dim
         # A prompt is either the name of one that the model brings ("query") or the literal text to prepend.
-        self.prompt = (model.prompts or {}).get(prompt, prompt) or None
+        # Without one the model's own default applies, as it does in SentenceTransformer.encode.
+        prompts = model.prompts or {}
+        self.prompt = prompts.get(prompt or model.default_prompt_name, prompt) or None
         self.queries = 0
 
     @classmethod
@@ -114,7 +116,17 @@ def check_texts(texts: Sequence) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"text {row} is {text!r}; every text needs at least one visible character")
+        if not _is_unicode(text):
+            raise InputError(f"text {row} holds half a character (a lone surrogate); decode it as UTF-8 first")
     return texts
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _minilm_folder() -> Path:

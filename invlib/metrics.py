@@ -94,7 +94,7 @@ def score(references: Sequence[str], texts: Sequence[str], encoder=None, *, seed
     """How much came back: one row per metric with value, low, high (95 %) and n.
 
     BLEU is on 0–100 (sacrebleu, corpus level); everything else on 0–1. With an encoder, `cosine` compares the two
-    texts' vectors, one query per text and one per reference. An empty text scores 0 and has cosine 0.
+    texts' vectors, one query per text and one per reference. An empty text has cosine 0.
     Intervals: bootstrap percentiles over the texts (1,000 resamples); for shares (exact match, length) Wilson's.
     Raises `InputError` for no texts, unequal numbers, or an empty reference.
     """

@@ -25,6 +25,8 @@ class Tokenizer:
         self.backend = fast.backend_tokenizer
         self.backend.no_truncation()
         self.backend.no_padding()
+        # A text may contain the characters "[MASK]"; as the special piece it would be a hole in x0.
+        self.backend.encode_special_tokens = True
 
     @classmethod
     def load(cls, name: str | Path) -> "Tokenizer":

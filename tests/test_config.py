@@ -194,3 +194,17 @@ def test_a_notebook_shows_an_input_error_as_one_line():
         DataConfig(val_split=2.0)
     # What IPython prints in place of the traceback, if an exception has it.
     assert caught.value._render_traceback_() == ["InputError: val_split must be between 0 and 1, got 2.0"]
+
+
+def test_a_key_given_twice_is_an_error(write):
+    with pytest.raises(InputError, match="'lr' is given twice"):
+        load_config(write("training:\n  lr: 1.0\n  lr: 2.0\n"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("lr", float("nan")), ("lr", float("inf")), ("warmup_steps", -1), ("decay_share", 7.0), ("weight_decay", -0.1)],
+)
+def test_rates_and_shares_have_bounds(key, value):
+    with pytest.raises(InputError, match=key):
+        TrainingConfig(**{"batch_size": 1, "max_steps": 1, "lr": 1.0, key: value})

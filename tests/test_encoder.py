@@ -159,3 +159,8 @@ def test_an_encoder_that_does_not_exist_is_one_clear_line(name):
 def test_a_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="could not be opened"):
         Encoder.load(str(tmp_path))
+
+
+def test_half_a_character_is_an_error_that_names_the_row(minilm):
+    with pytest.raises(InputError, match="text 1 .*surrogate"):
+        minilm.encode(["fine", "hi \ud83d"])

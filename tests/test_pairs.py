@@ -205,11 +205,17 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
 
 
 def test_a_finished_build_is_opened_without_a_query(encoder, tiny_qwen3_folder, words, corpus, tmp_path):
-    built = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
+    Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
     fresh = Encoder.load(tiny_qwen3_folder)
     again = Pairs.build(tmp_path / "pairs", corpus, fresh, words, MAX_SEQ_LEN)
     assert fresh.queries == 0 and len(again) == len(USABLE)
-    assert again.identity == built.identity
+
+
+def test_the_identity_is_what_made_the_pairs_and_not_how_many(encoder, words, corpus, tmp_path):
+    identity = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN).identity
+    made_from = ("corpus_sha256", "encoder", "embed_dim", "prompt", "encoder_dtype", "tokenizer_sha256", "max_seq_len")
+    assert set(identity) == set(made_from)
+    assert (identity["embed_dim"], identity["encoder_dtype"]) == (32, "float32")
 
 
 @pytest.mark.parametrize(

@@ -177,3 +177,9 @@ def test_what_goes_in_comes_out_in_lower_case(text, pruned):
 def test_accents_are_lost_as_they_are_to_the_encoder(pruned):
     (ids,) = pruned.encode(["Na\u00efve caf\u00e9"])
     assert pruned.decode(ids) == "naive cafe"
+
+
+def test_the_characters_of_a_special_piece_in_a_text_are_characters(pruned):
+    ids = pruned.encode(["a [MASK] here"])[0]
+    assert pruned.mask_token_id not in ids
+    assert pruned.decode(ids).replace(" ", "") == "a[mask]here"
