@@ -88,11 +88,10 @@ class Inverter:
     ) -> Inversion:
         """Vectors → sentences, starting from all masks.
 
-        vectors: one [embed_dim] or many [n, embed_dim]; numpy, torch or lists; integers are converted to
-          float32. Only the direction counts: every vector is scaled to unit length, as the encoder's are.
-        num_steps: denoising steps; model calls are at most that.
-        length: number of tokens, for all or per vector. Default: the model's own prediction from the vector;
-          a checkpoint without a length head decodes all its positions.
+        vectors: one [embed_dim] or many [n, embed_dim]; numpy, torch or lists; integers become float32. Only the
+          direction counts: every vector is scaled to unit length, as the encoder's are.
+        length: number of tokens, for all or per vector. Default: what the model predicts from the vector; a
+          checkpoint without a length head decodes all its positions.
         conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
         verify: encode each text once and report its cosine to the vector; costs one encoder query a vector.
 
@@ -102,28 +101,17 @@ class Inverter:
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         lengths = self._lengths(vectors, length)
         streams = row_streams(len(vectors), generator)
-        texts, calls = [""] * len(vectors), np.zeros(len(vectors), int)
-        kept: dict[int, Trajectory] = {}
+        options = {"num_steps": num_steps, "policy": policy, "temperature": temperature, "conditional": conditional}
+        found: dict[int, tuple[str, int, Trajectory | None]] = {}
         for rows in _by_length(lengths, batch_size):
-            steps = list(
-                self.steps(
-                    vectors[rows],
-                    lengths[rows],
-                    num_steps=num_steps,
-                    policy=policy,
-                    temperature=temperature,
-                    conditional=conditional,
-                    top_k=TOP_K if keep_trajectories else 0,
-                    generator=[streams[row] for row in rows],
-                )
-            )
+            batch = {"generator": [streams[row] for row in rows], "top_k": TOP_K if keep_trajectories else 0}
+            steps = list(self.steps(vectors[rows], lengths[rows], **batch, **options))
             for place, row in enumerate(rows):
-                texts[row] = self.tokenizer.decode(steps[-1].tokens[place, : lengths[row]])
-                calls[row] = int(steps[-1].model_calls[place])
-                if keep_trajectories:
-                    kept[row] = self._trajectory(steps, place, int(lengths[row]), texts[row])
-        cosines, queries = self._verified(vectors, texts) if verify else (None, np.zeros_like(calls))
-        return Inversion(texts, cosines, calls, queries, [kept[row] for row in sorted(kept)])
+                found[row] = self._outcome(steps, place, int(lengths[row]), keep_trajectories)
+        texts, calls, trajectories = zip(*(found[row] for row in range(len(vectors))), strict=True)
+        cosines, queries = self._verified(vectors, texts) if verify else (None, np.zeros(len(texts), int))
+        kept = list(trajectories) if keep_trajectories else []
+        return Inversion(list(texts), cosines, np.array(calls), queries, kept)
 
     def steps(
         self,
@@ -171,17 +159,22 @@ class Inverter:
             )
         return lengths
 
-    def _trajectory(self, steps: list[Step], place: int, length: int, text: str) -> Trajectory:
-        return Trajectory.from_steps(
-            steps,
-            place,
-            length,
-            mask_token_id=self.config.mask_token_id,
-            pieces=self.tokenizer.pieces,
-            text=text,
-        )
+    def _outcome(self, steps: list[Step], place: int, length: int, keep: bool) -> tuple[str, int, Trajectory | None]:
+        """Text, model calls and, if kept, the trajectory of one row of a finished batch."""
+        text = self.tokenizer.decode(steps[-1].tokens[place, :length])
+        trajectory = None
+        if keep:
+            trajectory = Trajectory.from_steps(
+                steps,
+                place,
+                length,
+                mask_token_id=self.config.mask_token_id,
+                pieces=self.tokenizer.pieces,
+                text=text,
+            )
+        return text, int(steps[-1].model_calls[place]), trajectory
 
-    def _verified(self, vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _verified(self, vectors: np.ndarray, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         written = [row for row, text in enumerate(texts) if text.strip()]
         cosines, queries = np.zeros(len(texts)), np.zeros(len(texts), int)
         if written:

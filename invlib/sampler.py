@@ -130,25 +130,18 @@ def denoise(
 ) -> Iterator[Step]:
     """Uncover all-mask sequences of the given lengths; yields num_steps + 1 Steps, the all-mask start first.
 
-    predict: called only with the rows that changed since their last prediction; the model takes no time
-      input, so an unchanged row has an unchanged prediction. Model calls are counted per row.
-    temperature: 0 writes the likeliest token, 1 samples from the model (float64 Gumbel noise: in float32 the
-      tail is cut, which lowers the temperature; arXiv 2409.02908).
-    generator: every row draws from its own stream seeded by it, so that a batch of two equals two batches of one;
-      or those streams themselves, one per row (`row_streams`).
+    predict: called only with the rows that changed since it was last asked: the model takes no time input.
+    temperature: 0 writes the likeliest token, 1 samples from the model.
+    generator: seeds one stream per row, so that a batch of two equals two batches of one; or those streams.
 
     Raises `InputError` for num_steps < 1, a negative temperature, or an empty batch.
     """
     _check(num_steps, temperature, lengths)
-    max_length = int(lengths.max())
-    is_seed = generator is None or isinstance(generator, torch.Generator)
-    streams = row_streams(len(lengths), generator) if is_seed else list(generator)
-    inside = length_mask(lengths, max_length)
+    streams = row_streams(len(lengths), generator)
+    inside = length_mask(lengths, int(lengths.max()))
     tokens = torch.where(inside, mask_token_id, 0)
     confidence = torch.full(tokens.shape, torch.nan, device=tokens.device)
-    calls = torch.zeros_like(lengths)
-    log_probs: Tensor | None = None
-    changed = torch.ones(len(lengths), dtype=torch.bool, device=tokens.device)
+    calls, changed, log_probs = torch.zeros_like(lengths), torch.ones_like(lengths, dtype=torch.bool), None
     yield _step(0, num_steps, tokens, tokens != tokens, confidence, None, calls, top_k)
 
     for index in range(1, num_steps + 1):
@@ -157,8 +150,8 @@ def denoise(
         log_probs = _refreshed(predict, tokens, masked, stale, log_probs, mask_token_id)
         calls = calls + stale
         prediction = Prediction(masked, log_probs, _propose(log_probs, masked, temperature, streams))
-        quota = masked.sum(dim=1) - _still_masked(lengths, index, num_steps)
-        turn = Turn(index, num_steps, quota, lambda: _uniform(streams, lengths, max_length))
+        quota = masked.sum(dim=1) - lengths * (num_steps - index) // num_steps  # an even schedule, 0 masked at the end
+        turn = Turn(index, num_steps, quota, lambda: _uniform(streams, lengths))
         uncovered = masked if index == num_steps else policy(prediction, turn) & masked
         tokens = torch.where(uncovered, prediction.grid(prediction.proposals), tokens)
         confidence = torch.where(uncovered, prediction.confidence, confidence)
@@ -167,15 +160,12 @@ def denoise(
         log_probs = log_probs[(tokens == mask_token_id)[masked]]
 
 
-def row_streams(batch: int, generator: torch.Generator | None) -> list[torch.Generator]:
-    """One stream of random numbers per row, each seeded by one draw from `generator`."""
+def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> list[torch.Generator]:
+    """One stream of random numbers per row, each seeded by one draw from `generator`; ready streams stay."""
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        return list(generator)
     seeds = torch.randint(2**62, (batch,), generator=generator)
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-
-
-def _still_masked(lengths: Tensor, index: int, num_steps: int) -> Tensor:
-    """How many positions an even schedule leaves masked after step `index`; 0 after the last."""
-    return lengths * (num_steps - index) // num_steps
 
 
 def _highest(score: Tensor, masked: Tensor, quota: Tensor) -> Tensor:
@@ -203,6 +193,10 @@ def _refreshed(predict, tokens, masked, stale, log_probs, mask_token_id) -> Tens
 
 
 def _propose(log_probs: Tensor, masked: Tensor, temperature: float, streams: list) -> Tensor:
+    """The token to write at each masked position.
+
+    Gumbel noise in float64: in float32 its tail is cut, which silently lowers the temperature (arXiv 2409.02908).
+    """
     if temperature == 0:
         return log_probs.argmax(dim=1)
     per_row = [
@@ -214,8 +208,8 @@ def _propose(log_probs: Tensor, masked: Tensor, temperature: float, streams: lis
     return (log_probs.double() / temperature + gumbel).argmax(dim=1)
 
 
-def _uniform(streams: list, lengths: Tensor, max_length: int) -> Tensor:
-    noise = torch.zeros(len(streams), max_length)
+def _uniform(streams: list, lengths: Tensor) -> Tensor:
+    noise = torch.zeros(len(streams), int(lengths.max()))
     for row, (stream, length) in enumerate(zip(streams, lengths.tolist(), strict=True)):
         noise[row, :length] = torch.rand(length, generator=stream)  # not max_length: independent of padding
     return noise.to(lengths.device)
