@@ -230,7 +230,8 @@ def test_our_weights_that_do_not_fit_are_named(change, complaint, folder):
 
 def test_an_unknown_key_in_its_config_is_an_error_that_names_file_and_key(published, tmp_path):
     published["config"]["model"]["num_heds"] = 4
-    with pytest.raises(InputError, match="qwen3.pt, its config: model: unknown key 'num_heds'; did you mean 'num_heads'"):
+    complaint = "qwen3.pt, its config: model: unknown key 'num_heds'; did you mean 'num_heads'"
+    with pytest.raises(InputError, match=complaint):
         checkpoint.read(save(published, tmp_path / "qwen3.pt"))
 
 
