@@ -55,6 +55,10 @@ class Modulation:
         """
         return self._replace_layer(layer, lambda name, value: torch.zeros_like(value[:, layer]))
 
+    def with_final(self, other: "Modulation") -> "Modulation":
+        """This modulation, except that the final norm hears `other`."""
+        return dataclasses.replace(self, final_scale=other.final_scale, final_shift=other.final_shift)
+
     def _map(self, function) -> "Modulation":
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return Modulation(**{n: None if v is None else function(v) for n, v in values.items()})

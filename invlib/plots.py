@@ -42,7 +42,7 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
         for position, word in enumerate(words):
             if not trajectory.masked[step, position]:
                 color = _readable_on(image.cmap(image.norm(trajectory.confidence[step, position])))
-                ax.text(position, step, word, ha="center", va="center", fontsize=8, color=color)
+                ax.text(position, step, word, ha="center", va="center", fontsize=9.5, color=color)
             if step == trajectory.uncovered_at[position]:
                 frame = plt.Rectangle((position - 0.5, step - 0.5), 1, 1, fill=False, lw=1.6, ec="#D55E00")
                 ax.add_patch(frame)
@@ -116,7 +116,7 @@ def plot_order(trajectories: dict[str, Trajectory], ax: Axes | None = None) -> A
 
 
 def _wide_axes(length: int, num_steps: int) -> Axes:
-    return plt.subplots(figsize=(min(14, 2.2 + 0.75 * length), 1.2 + 0.33 * (num_steps + 1)))[1]
+    return plt.subplots(figsize=(min(14, 2 + 0.64 * length), 1.2 + 0.33 * (num_steps + 1)))[1]
 
 
 def _readable_on(color: Sequence[float]) -> str:
