@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+
 from execute import NOTEBOOKS, NotebookError, code_cells, execute, find_notebooks, is_only_live
 
 HERE = Path(__file__).resolve().parent
