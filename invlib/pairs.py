@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -137,12 +138,23 @@ def _write_tokens(folder: Path, texts: Sequence[str], tokenizer: Tokenizer, made
     tokens = np.zeros((len(rows), max_seq_len), dtype)
     for row, ids in enumerate(rows):
         tokens[row, : len(ids)] = ids
+    _refuse_full_disk(folder, tokens.nbytes + len(rows) * (2 * made_from["embed_dim"] + 16))
     np.save(folder / "tokens.npy", tokens)
     np.save(folder / "lengths.npy", np.array([len(ids) for ids in rows], np.int32))
     np.save(folder / "lines.npy", np.array(lines, np.int64))
     np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (len(rows), made_from["embed_dim"]))
     manifest = {**made_from, "texts": len(texts), "rows": len(rows), **counts, "encoded": 0}
     _write_manifest(folder, manifest)
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    """Ask before, not after: writing to a memory map on a full disk kills the process without a word."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder} needs {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left; "
+            "make room, or choose another data_dir"
+        )
 
 
 def _write_embeddings(folder: Path, texts: Sequence[str], encoder: Encoder) -> None:

@@ -270,3 +270,13 @@ def test_a_corpus_without_a_usable_sentence_is_an_error(encoder, words, tmp_path
 def test_a_folder_without_pairs_is_an_error_that_says_how_to_build_them(tmp_path):
     with pytest.raises(InputError, match="no pairs at .*invlib.training"):
         Pairs(tmp_path)
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(encoder, words, corpus, tmp_path, monkeypatch):
+    total, used, free = 10**9, 10**9 - 10, 10
+    monkeypatch.setattr(pairs.shutil, "disk_usage", lambda folder: pairs.shutil._ntuple_diskusage(total, used, free))
+    with pytest.raises(InputError, match="its disk has 0 MB left"):
+        Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
+    assert not any((tmp_path / "pairs").iterdir())
+    monkeypatch.undo()
+    assert len(Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)) == len(USABLE)
