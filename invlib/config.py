@@ -71,7 +71,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     log_every: int = 50
     eval_every: int = 500
-    num_workers: int = 0
+    num_workers: int = 0  # a published key without use here: batches are slices of memory maps, made in place
     mixed_precision: bool | str = "bf16"  # true and "bf16" are the same; false and "no" are fp32
     ema_decay: float = 0.9999
     optimizer: str = "adamw"  # or "muon": Muon on the hidden matrices, AdamW on the rest
