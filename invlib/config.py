@@ -33,6 +33,7 @@ class ModelConfig:
     decoder_tokenizer: str  # hub name, folder, or "pruned": the encoder's own, pruned to vocab_size
     dropout: float = 0.0
     gate: bool = False  # AdaLN-Zero: shift, scale and gate; without it shift and scale only
+    post_norm: bool = False  # the blocks of a BERT encoder, so that training can start from its layers
     length_head: bool = False  # predict the number of tokens from the embedding
     tie_embeddings: bool = False  # output projection = token table
     null_embedding: bool = False  # a learned "no vector", for the unconditional prior
@@ -76,6 +77,7 @@ class TrainingConfig:
     ema_decay: float = 0.9999
     optimizer: str = "adamw"  # or "muon": Muon on the hidden matrices, AdamW on the rest
     tokens_from_encoder: bool = False  # start the token table from the encoder's own (same width)
+    blocks_from_encoder: bool = False  # start positions, norms and blocks from a BERT encoder's own (post_norm)
     weighting: str = "nelbo"  # or "low_variance"; see masking.diffusion_loss
     condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
     seed: int = 0

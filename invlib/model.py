@@ -1,8 +1,9 @@
 """ConditionalMDLM: a masked diffusion language model that listens to a vector through AdaLN(-Zero).
 
-One architecture: that of the published Qwen3 checkpoint (scale and shift only), with the gates of AdaLN-Zero
-(Peebles & Xie 2023), a length head, tied embeddings and a null embedding as options. Parameter names are the
-published ones. There is no time input, so the modulation depends on the embedding alone.
+The architecture of the published Qwen3 checkpoint (scale and shift only), with the gates of AdaLN-Zero (Peebles & Xie
+2023), a length head, tied embeddings and a null embedding as options. Parameter names are the published ones.
+There is no time input, so the modulation depends on the embedding alone. `post_norm` exchanges the blocks for those of
+a BERT encoder, so that its pretrained layers can be the start of the training.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from invlib.errors import InputError
 from invlib.masking import length_mask
 
 LAYER_NORM_EPS = 1e-5
+BERT_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,36 @@ class Block(nn.Module):
         return x + f if gate is None else torch.addcmul(x, gate[:, 1, None], f)
 
 
+class PostNormBlock(Block):
+    """x = adaln1(x + gate · attn(x)); x = adaln2(x + gate · ff(x)), where adaln(x) = norm(x) · (1 + scale) + shift.
+
+    BERT's block with its own affine norms. Pretrained layers fit in and compute what they did: scale and shift
+    start at zero, gates at one.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.norm1 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
+        self.norm2 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
+        for adaln in (self.adaln1, self.adaln2):
+            nn.init.ones_(adaln.proj.bias[2 * config.hidden_dim :])  # behind scale and shift: the gate, if any
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length hidden"],
+        scale: Float[Tensor, "batch sublayer hidden"],
+        shift: Float[Tensor, "batch sublayer hidden"],
+        gate: Float[Tensor, "batch sublayer hidden"] | None,
+        visible: Bool[Tensor, "batch length"] | None,
+    ) -> Float[Tensor, "batch length hidden"]:
+        a = self.attn(x, visible)
+        x = self.norm1(x + a if gate is None else torch.addcmul(x, gate[:, 0, None], a))
+        x = torch.addcmul(shift[:, 0, None], x, 1 + scale[:, 0, None])
+        f = self.ff(x)
+        x = self.norm2(x + f if gate is None else torch.addcmul(x, gate[:, 1, None], f))
+        return torch.addcmul(shift[:, 1, None], x, 1 + scale[:, 1, None])
+
+
 class ConditionalMDLM(nn.Module):
     """logits = model(xt, model.modulation(embedding)): one row of logits per masked position.
 
@@ -160,7 +192,10 @@ class ConditionalMDLM(nn.Module):
         self.cond_proj = nn.Sequential(
             nn.Linear(config.embedding_cond_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden)
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        if config.post_norm:
+            self.embed_norm = nn.LayerNorm(hidden, eps=BERT_NORM_EPS)
+        block = PostNormBlock if config.post_norm else Block
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.num_layers))
         self.final_norm = AdaLN(hidden, parts=2)
         nn.init.normal_(self.token_embed.weight, std=0.02)
         nn.init.normal_(self.pos_embed.weight, std=0.02)
@@ -256,6 +291,8 @@ class ConditionalMDLM(nn.Module):
         length = xt.shape[1]
         visible = None if lengths is None else length_mask(lengths, length)
         x = self.token_embed(xt) + self.pos_embed.weight[:length]
+        if self.config.post_norm:
+            x = self.embed_norm(x)
         for layer, block in enumerate(self.blocks[:num_layers]):
             gate = None if modulation.gate is None else modulation.gate[:, layer]
             x = block(x, modulation.scale[:, layer], modulation.shift[:, layer], gate, visible)

@@ -22,6 +22,7 @@ from invlib.batches import EqualLengthBatches, make_batch
 from invlib.config import Config, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
+from invlib.initial import initial_model
 from invlib.model import ConditionalMDLM
 from invlib.pairs import Pairs, read_texts
 from invlib.run import Run
@@ -115,32 +116,6 @@ def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path
     return Tokenizer.load(config.model.decoder_tokenizer)
 
 
-def _make_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
-    """A fresh model; its embedding statistics and, if asked, its token table come from the encoder's side."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        model = ConditionalMDLM(config.model)
-    with torch.no_grad():
-        if config.model.standardize:
-            sample = torch.from_numpy(pairs.embeddings[:50_000].astype(np.float32))
-            model.embedding_mean.copy_(sample.mean(dim=0))
-            model.embedding_std.copy_(sample.std(dim=0, correction=0).clamp(min=1e-6))
-        if config.training.tokens_from_encoder:
-            model.token_embed.weight.copy_(_encoder_table(encoder, tokenizer, config))
-    return model
-
-
-def _encoder_table(encoder: Encoder, tokenizer: Tokenizer, config: Config) -> Tensor:
-    table = encoder.model[0].auto_model.get_input_embeddings().weight.detach().float()
-    if table.shape[1] != config.model.hidden_dim:
-        raise InputError(
-            f"tokens_from_encoder needs hidden_dim {table.shape[1]}, the width of the encoder's own table; "
-            f"the configuration has {config.model.hidden_dim}"
-        )
-    pieces = tokenizer.fast.convert_ids_to_tokens(range(tokenizer.vocab_size))
-    return table[encoder.tokenizer.convert_tokens_to_ids(pieces)]
-
-
 def _check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > config.model.vocab_size:
         raise InputError(
@@ -172,7 +147,7 @@ def start(config: Config, text: Path, valid: Path | None, out: Path, accelerator
         if valid is not None:
             held_out = Pairs.build(data_dir / "valid", valid, encoder, tokenizer, config.model.max_seq_len)
     train_rows, valid_rows = _split(pairs, held_out, config)
-    model = _make_model(config, encoder, tokenizer, pairs)
+    model = initial_model(config, encoder, tokenizer, pairs)
     run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, pairs.identity)
     run.resume()
     train(run, (pairs, train_rows), (held_out, valid_rows))

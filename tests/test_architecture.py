@@ -13,7 +13,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("inverter", "training"),
     ("run",),
     ("trainer",),
-    ("batches",),
+    ("batches", "initial"),
     ("search", "pairs"),
     ("sampler", "checkpoint"),
     ("model", "encoder", "tokenizer"),

@@ -1,0 +1,85 @@
+"""The weights a training starts from: random, or taken from the encoder that is to be inverted."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BertModel
+
+from invlib.config import Config
+from invlib.encoder import Encoder
+from invlib.errors import InputError
+from invlib.model import ConditionalMDLM
+from invlib.pairs import Pairs
+from invlib.tokenizer import Tokenizer
+
+
+def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
+    """A fresh model under the configuration's seed.
+
+    Its embedding statistics come from the pairs; token table and blocks from the encoder, where the configuration asks.
+    Raises `InputError` where what it asks for does not fit the encoder.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        model = ConditionalMDLM(config.model)
+    with torch.no_grad():
+        if config.model.standardize:
+            sample = torch.from_numpy(pairs.embeddings[:50_000].astype(np.float32))
+            model.embedding_mean.copy_(sample.mean(dim=0))
+            model.embedding_std.copy_(sample.std(dim=0, correction=0).clamp(min=1e-6))
+        if config.training.tokens_from_encoder:
+            model.token_embed.weight.copy_(_encoder_table(encoder, tokenizer, config))
+        if config.training.blocks_from_encoder:
+            _copy_encoder_blocks(encoder, model)
+    return model
+
+
+def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
+    """Positions, norms and blocks of a BERT encoder; with the zero-initialised modulation it computes the same.
+
+    Raises `InputError` for an encoder that is no BERT, a model without `post_norm`, or other shapes.
+    """
+    bert = encoder.model[0].auto_model
+    if not isinstance(bert, BertModel) or not model.config.post_norm:
+        raise InputError(
+            f"blocks_from_encoder needs a BERT encoder and post_norm: true; {encoder.name!r} is a "
+            f"{type(bert).__name__}, post_norm is {str(model.config.post_norm).lower()}"
+        )
+    config, theirs = model.config, bert.config
+    for key, found, expected in (
+        ("hidden_dim", config.hidden_dim, theirs.hidden_size),
+        ("num_heads", config.num_heads, theirs.num_attention_heads),
+        ("ff_dim", config.ff_dim, theirs.intermediate_size),
+        ("num_layers", config.num_layers, theirs.num_hidden_layers),
+    ):
+        if found != expected:
+            raise InputError(f"blocks_from_encoder needs {key} {expected}, as {encoder.name!r} has; got {found}")
+    words = bert.embeddings
+    # Position 0 is [CLS] there, and every token has type 0.
+    places = words.position_embeddings.weight[1 : config.max_seq_len + 1] + words.token_type_embeddings.weight[0]
+    model.pos_embed.weight.copy_(places)
+    model.embed_norm.load_state_dict(words.LayerNorm.state_dict())
+    for block, layer in zip(model.blocks, bert.encoder.layer, strict=True):
+        attention = layer.attention.self
+        parts = (attention.query, attention.key, attention.value)
+        block.attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        block.attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+        for ours, source in (
+            (block.attn.out_proj, layer.attention.output.dense),
+            (block.norm1, layer.attention.output.LayerNorm),
+            (block.ff[0], layer.intermediate.dense),
+            (block.ff[3], layer.output.dense),
+            (block.norm2, layer.output.LayerNorm),
+        ):
+            ours.load_state_dict(source.state_dict())
+
+
+def _encoder_table(encoder: Encoder, tokenizer: Tokenizer, config: Config) -> Tensor:
+    table = encoder.model[0].auto_model.get_input_embeddings().weight.detach().float()
+    if table.shape[1] != config.model.hidden_dim:
+        raise InputError(
+            f"tokens_from_encoder needs hidden_dim {table.shape[1]}, the width of the encoder's own table; "
+            f"the configuration has {config.model.hidden_dim}"
+        )
+    pieces = tokenizer.fast.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    return table[encoder.tokenizer.convert_tokens_to_ids(pieces)]
