@@ -6,7 +6,7 @@ import sys
 from invlib.encoder import check_texts
 from invlib.errors import InputError
 from invlib.inverter import Inversion, Inverter
-from invlib.sampler import POLICIES
+from invlib.policies import POLICIES
 from invlib.trajectory import Trajectory
 
 POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
@@ -44,10 +44,12 @@ def _head(vector) -> str:
 
 def _line(trajectory: Trajectory, step: int) -> str:
     """The words of one step; those that have just become visible stand in bold on a terminal."""
-    new = trajectory.masked[step - 1] & ~trajectory.masked[step] if step else trajectory.masked[0] & False
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     words = trajectory.words(step)
-    return " ".join(f"{bold}{word}{plain}" if is_new else word for word, is_new in zip(words, new, strict=True))
+    return " ".join(
+        f"{bold}{word}{plain}" if is_new else word
+        for word, is_new in zip(words, trajectory.uncovered[step], strict=True)
+    )
 
 
 def _summary(result: Inversion) -> str:

@@ -1,6 +1,7 @@
 """Inverter: from vectors back to sentences. Joins model, tokenizer, sampler and (where asked) the encoder."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,12 @@ from tqdm.auto import tqdm
 from invlib import checkpoint
 from invlib.encoder import Encoder
 from invlib.errors import InputError
+from invlib.masking import subs_logits
 from invlib.metrics import cosine
-from invlib.model import ConditionalMDLM
-from invlib.sampler import Policy, denoise, row_streams, top_confidence
+from invlib.model import ConditionalMDLM, Modulation
+from invlib.policies import top_confidence
+from invlib.sampler import Predict, denoise, row_streams
+from invlib.search import Encode, Strategy, Target, Tokens, improve
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -30,9 +34,21 @@ class Inversion:
 
     texts: list[str]
     cosines: np.ndarray | None  # [n] of the re-encoded text to the vector; None where no encoder was used
-    model_calls: np.ndarray  # [n] forward passes of the denoiser
+    model_calls: np.ndarray  # [n] forward passes of the denoiser, all drafts together
     encoder_queries: np.ndarray  # [n] texts encoded
-    trajectories: list[Trajectory]  # empty where they were not kept
+    trajectories: list[Trajectory]  # of the likeliest drafts, before any search; empty where they were not kept
+    errors: list[str | None]  # what ended a search before its time; the best text so far is kept
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One finished denoising of a vector. `log_prob`: of its tokens as they were written, and of its length."""
+
+    tokens: Tokens
+    text: str
+    log_prob: float
+    model_calls: int
+    trajectory: Trajectory | None
 
 
 class Inverter:
@@ -77,14 +93,16 @@ class Inverter:
         vectors: Any,
         *,
         num_steps: int = 8,
-        policy: Policy = top_confidence,
-        temperature: float = 0.0,
-        length: int | Sequence[int] | None = None,
-        conditional: bool = True,
+        length: int | Sequence[int] | np.ndarray | None = None,
+        length_beam: int = 1,
+        candidates: int = 1,
+        search: Strategy | Sequence[Strategy] = (),
+        encoder: Any = None,
         verify: bool = False,
         keep_trajectories: bool = True,
         batch_size: int = 64,
         generator: torch.Generator | None = None,
+        **decoding: Any,
     ) -> Inversion:
         """Vectors → sentences, starting from all masks.
 
@@ -92,78 +110,180 @@ class Inverter:
           direction counts: every vector is scaled to unit length, as the encoder's are.
         length: number of tokens, for all or per vector. Default: what the model predicts from the vector; a
           checkpoint without a length head decodes all its positions.
-        conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
+        length_beam, candidates: how many of the likeliest lengths are decoded, and how many independent drafts of
+          each; they share one modulation. Without a search the likeliest draft is the result.
+        search: the encoder in the loop: one of the strategies of `invlib.search`, or several in their order.
+        encoder: whom the search and `verify` ask: an `Encoder` or any function texts → vectors. Default: the
+          checkpoint's own.
         verify: encode each text once and report its cosine to the vector; costs one encoder query a vector.
+        decoding: policy, grid, temperature, order_noise, guidance_scale, pinned, conditional; see `steps`.
 
-        Raises `InputError` for a wrong dimension, NaN, infinite or zero vectors, no vector at all, num_steps < 1,
-        a negative temperature, or a length that the model does not have.
+        Raises `InputError` for a wrong dimension, NaN, infinite or zero vectors, no vector at all, and every option
+        outside its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
-        lengths = self._lengths(vectors, length)
-        streams = row_streams(len(vectors), generator)
-        options = {"num_steps": num_steps, "policy": policy, "temperature": temperature, "conditional": conditional}
-        found: dict[int, tuple[str, int, Trajectory | None]] = {}
+        lengths, length_log_probs = self._length_plan(vectors, length, length_beam)
+        _check_candidates(candidates, decoding)
+        of = np.repeat(np.arange(len(vectors)), lengths.shape[1] * candidates)
+        lengths, length_log_probs = (np.repeat(plan.ravel(), candidates) for plan in (lengths, length_log_probs))
+        streams = row_streams(len(of), generator)
+        options = {"num_steps": num_steps, "top_k": TOP_K if keep_trajectories else 0, **decoding}
+        drafts: list[list[Draft]] = [[] for _ in vectors]
         for rows in _by_length(lengths, batch_size):
-            batch = {"generator": [streams[row] for row in rows], "top_k": TOP_K if keep_trajectories else 0}
-            steps = list(self.steps(vectors[rows], lengths[rows], **batch, **options))
+            steps = list(self.steps(vectors[of[rows]], lengths[rows], generator=[streams[r] for r in rows], **options))
             for place, row in enumerate(rows):
-                found[row] = self._outcome(steps, place, int(lengths[row]), keep_trajectories)
-        texts, calls, trajectories = zip(*(found[row] for row in range(len(vectors))), strict=True)
-        cosines, queries = self._verified(vectors, texts) if verify else (None, np.zeros(len(texts), int))
-        kept = list(trajectories) if keep_trajectories else []
-        return Inversion(list(texts), cosines, np.array(calls), queries, kept)
+                prior = float(length_log_probs[row])
+                draft = self._draft(steps, place, int(lengths[row]), prior, keep_trajectories)
+                _keep_one_trajectory(drafts[of[row]], draft)
+        likeliest = [max(own, key=lambda draft: draft.log_prob) for own in drafts]
+        calls = np.array([sum(draft.model_calls for draft in own) for own in drafts])
+        result = Inversion(
+            texts=[draft.text for draft in likeliest],
+            cosines=None,
+            model_calls=calls if decoding.get("guidance_scale", 1) == 1 else 2 * calls,
+            encoder_queries=np.zeros(len(vectors), int),
+            trajectories=[draft.trajectory for draft in likeliest] if keep_trajectories else [],
+            errors=[None] * len(vectors),
+        )
+        encode = None if encoder is None else getattr(encoder, "encode", encoder)
+        if search:
+            strategies = [search] if isinstance(search, Strategy) else list(search)
+            starts = [[draft.tokens for draft in own] for own in drafts]
+            return self._searched(result, vectors, starts, strategies, encode, decoding.get("pinned"), streams)
+        if verify:
+            cosines, queries = self._verified(vectors, result.texts, encode)
+            return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
+        return result
 
     def steps(
         self,
         vectors: np.ndarray,
         lengths: np.ndarray,
         *,
+        policy: Any = top_confidence,
+        guidance_scale: float = 1.0,
+        pinned: Mapping[int, int | str] | None = None,
         conditional: bool = True,
         **options: Any,
     ) -> Iterator[Step]:
-        """The Steps of one batch, as they happen; options are those of `sampler.denoise`."""
+        """The Steps of one batch, as they happen; other options are those of `sampler.denoise`.
+
+        policy: which positions are visible after the next step; one of `invlib.policies`.
+        guidance_scale: w in uncond + w (cond - uncond), on log-probabilities (classifier-free guidance). It rises
+          from 1, all masked, to its value, none masked: strong guidance helps late and hurts early (arXiv
+          2507.08965). Unless it is 1, the model is called twice as often.
+        pinned: {position: token id or piece} that hold in every text.
+        conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
+        """
+        if not callable(policy):
+            raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {policy!r}")
+        if not 0 <= guidance_scale < np.inf or (guidance_scale != 1 and not conditional):
+            raise InputError(f"guidance_scale must be 0 or more, and 1 with conditional=False; got {guidance_scale}")
         embedding = torch.from_numpy(vectors).to(self.model.device)
-        null = None
-        if not conditional:
-            null = torch.ones(len(vectors), dtype=torch.bool, device=self.model.device)
+        nothing = torch.ones(len(vectors), dtype=torch.bool, device=self.model.device)
         with torch.inference_mode():
-            modulation = self.model.modulation(embedding, null)
+            modulation = self.model.modulation(embedding, None if conditional else nothing)
+            prior = None if guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
         lengths = torch.as_tensor(lengths, device=self.model.device)
+        start = self._pinned_start(pinned, lengths)
+        predict = self._predictor(modulation, lengths, prior, guidance_scale)
+        return denoise(predict, lengths, mask_token_id=self.config.mask_token_id, policy=policy, start=start, **options)
 
-        def predict(xt: Tensor, rows: Tensor) -> Tensor:
-            return self.model(xt, modulation.rows(rows), lengths=lengths[rows])
+    def _predictor(
+        self, modulation: Modulation, lengths: Tensor, prior: Modulation | None = None, guidance_scale: float = 1.0
+    ) -> Predict:
+        mask = self.config.mask_token_id
 
-        return denoise(predict, lengths, mask_token_id=self.config.mask_token_id, **options)
+        def conditional(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+            return self.model(xt, modulation.rows(rows), lengths=lengths[rows], at=at)
+
+        def guided(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+            cond = subs_logits(conditional(xt, rows, at).float(), mask).log_softmax(dim=-1)
+            logits = self.model(xt, prior.rows(torch.zeros_like(rows)), lengths=lengths[rows], at=at)
+            uncond = subs_logits(logits.float(), mask).log_softmax(dim=-1)
+            visible = 1 - (xt == mask).sum(dim=1) / lengths[rows]
+            scale = 1 + (guidance_scale - 1) * visible[at.nonzero()[:, 0], None]
+            return uncond + scale * (cond - uncond)  # NaN at [MASK], which the sampler forbids anyway
+
+        return conditional if prior is None else guided
 
     @torch.inference_mode()
-    def predict_lengths(self, vectors: Any) -> np.ndarray:
-        """Number of tokens that the model expects of each vector, [n]; max_seq_len without a length head."""
+    def length_log_probs(self, vectors: Any) -> np.ndarray:
+        """log p(number of tokens | vector), [n, max_seq_len]; column l is a length of l + 1.
+
+        Without a length head all positions are decoded: the last column has probability 1.
+        """
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         if not self.config.length_head:
-            return np.full(len(vectors), self.config.max_seq_len)
-        embedding = torch.from_numpy(vectors).to(self.model.device)
-        return self.model.length_logits(embedding).argmax(dim=1).cpu().numpy() + 1
+            log_probs = np.full((len(vectors), self.config.max_seq_len), -np.inf)
+            log_probs[:, -1] = 0.0
+            return log_probs
+        logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device))
+        return logits.float().log_softmax(dim=1).cpu().numpy()
 
-    def _lengths(self, vectors: np.ndarray, length: int | Sequence[int] | None) -> np.ndarray:
+    def predict_lengths(self, vectors: Any) -> np.ndarray:
+        """Number of tokens that the model expects of each vector, [n]; max_seq_len without a length head."""
+        return self.length_log_probs(vectors).argmax(axis=1) + 1
+
+    def _length_plan(
+        self, vectors: np.ndarray, length: int | Sequence[int] | np.ndarray | None, beam: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lengths to decode and their log-probabilities, both [n, beam], the likeliest first."""
+        top = self.config.max_seq_len
+        if not 1 <= beam <= top or (beam > 1 and (length is not None or not self.config.length_head)):
+            raise InputError(
+                f"length_beam must be between 1 and {top}, and more than 1 only where the model predicts the length "
+                f"and none is given; got {beam}"
+            )
         if length is None:
-            return self.predict_lengths(vectors)
+            log_probs = self.length_log_probs(vectors)
+            order = np.argsort(-log_probs, axis=1, kind="stable")[:, :beam]
+            return order + 1, np.take_along_axis(log_probs, order, axis=1)
         lengths = np.asarray(length)
         if lengths.ndim == 0:
             lengths = np.full(len(vectors), length)
-        top = self.config.max_seq_len
         fits = lengths.shape == (len(vectors),) and lengths.dtype.kind in "iu"
         if not fits or lengths.min() < 1 or lengths.max() > top:
             raise InputError(
                 f"length must be an integer from 1 to {top}, or one for each of the {len(vectors)} vectors; "
                 f"got {length!r}"
             )
-        return lengths
+        return lengths[:, None], np.zeros((len(vectors), 1))
 
-    def _outcome(self, steps: list[Step], place: int, length: int, keep: bool) -> tuple[str, int, Trajectory | None]:
-        """Text, model calls and, if kept, the trajectory of one row of a finished batch."""
-        text = self.tokenizer.decode(steps[-1].tokens[place, :length])
+    def _pinned_start(self, pinned: Mapping[int, int | str] | None, lengths: Tensor) -> Tensor | None:
+        if not pinned:
+            return None
+        start = torch.full((len(lengths), int(lengths.max())), self.config.mask_token_id, device=lengths.device)
+        for position, token in pinned.items():
+            if not 0 <= position < int(lengths.min()):
+                raise InputError(
+                    f"pinned position {position} is outside a text of {int(lengths.min())} tokens; "
+                    f"positions count from 0, and length= sets how many there are"
+                )
+            start[:, position] = self._token_id(token)
+        return start
+
+    def _token_id(self, token: int | str) -> int:
+        """A token id, or the id of the one piece that a text consists of."""
+        ids = self.tokenizer.encode([token])[0] if isinstance(token, str) else [token]
+        if isinstance(token, str) and token.startswith("##"):
+            ids = [i for i in [self.tokenizer.backend.token_to_id(token)] if i is not None]
+        mask = self.config.mask_token_id
+        if len(ids) != 1 or not 0 <= ids[0] < self.config.vocab_size or ids[0] == mask:
+            pieces = self.tokenizer.pieces(ids) if isinstance(token, str) else ids
+            raise InputError(
+                f"{token!r} is not one token of the vocabulary ({pieces}); pin one piece or an id below "
+                f"{self.config.vocab_size} other than [MASK]"
+            )
+        return int(ids[0])
+
+    def _draft(self, steps: list[Step], place: int, length: int, prior: float, keep_trajectory: bool) -> Draft:
+        """One row of a finished batch; `prior` is the log-probability of its length."""
+        last = steps[-1]
+        tokens = tuple(last.tokens[place, :length].tolist())
+        text = self.tokenizer.decode(tokens)
         trajectory = None
-        if keep:
+        if keep_trajectory:
             trajectory = Trajectory.from_steps(
                 steps,
                 place,
@@ -172,16 +292,101 @@ class Inverter:
                 pieces=self.tokenizer.pieces,
                 text=text,
             )
-        return text, int(steps[-1].model_calls[place]), trajectory
+        log_prob = float(last.confidence[place, :length].log().sum()) + prior
+        return Draft(tokens, text, log_prob, int(last.model_calls[place]), trajectory)
 
-    def _verified(self, vectors: np.ndarray, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _searched(
+        self,
+        result: Inversion,
+        vectors: np.ndarray,
+        drafts: list[list[Tokens]],
+        strategies: list[Strategy],
+        encode: Encode | None,
+        pinned: Mapping[int, int | str] | None,
+        streams: list[torch.Generator],
+    ) -> Inversion:
+        """The result after the search; when it is stopped (Ctrl-C), what was found so far stays."""
+        texts, errors = list(result.texts), ["the search was stopped before it began"] * len(vectors)
+        cosines, queries, calls = np.full(len(texts), np.nan), result.encoder_queries.copy(), result.model_calls.copy()
+
+        def take_over(row: int, target: Target, error: str | None) -> None:
+            if target.found:
+                texts[row], cosines[row] = target.best(1)[0].text, target.best(1)[0].cosine
+            queries[row], errors[row] = target.queries, error
+            calls[row] = result.model_calls[row] + target.model_calls
+
+        with tqdm(total=len(vectors), desc="search", unit=" vectors") as bar:
+            for row, vector in enumerate(vectors):
+                target = self.target(vector, encode=encode, pinned=pinned, generator=streams[row])
+                try:
+                    for best in improve(target, strategies, drafts[row]):
+                        bar.set_postfix_str(f"{target.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
+                except KeyboardInterrupt:
+                    take_over(row, target, "the search was stopped")
+                    break
+                take_over(row, target, target.error)
+                bar.update()
+        return dataclasses.replace(
+            result, texts=texts, cosines=cosines, model_calls=calls, encoder_queries=queries, errors=errors
+        )
+
+    def target(
+        self,
+        vector: np.ndarray,
+        *,
+        encode: Encode | None = None,
+        pinned: Mapping[int, int | str] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Target:
+        """What `search.improve` works on: one vector [embed_dim], this denoiser, and the encoder that is asked."""
+        vectors = check_vectors(vector, self.config.embedding_cond_dim)
+        with torch.inference_mode():
+            modulation = self.model.modulation(torch.from_numpy(vectors).to(self.model.device))
+
+        def denoiser(lengths: Tensor) -> Predict:
+            return self._predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
+
+        return Target(
+            vectors[0],
+            denoiser,
+            self.tokenizer.decode,
+            encode or self.encoder.encode,
+            mask_token_id=self.config.mask_token_id,
+            length_probs=np.exp(self.length_log_probs(vectors)[0]),
+            pinned={position: self._token_id(token) for position, token in (pinned or {}).items()},
+            generator=generator or torch.Generator(),
+            device=self.model.device,
+        )
+
+    def _verified(
+        self, vectors: np.ndarray, texts: Sequence[str], encode: Encode | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         written = [row for row, text in enumerate(texts) if text.strip()]
         cosines, queries = np.zeros(len(texts)), np.zeros(len(texts), int)
         if written:
-            again = self.encoder.encode([texts[row] for row in written])
+            again = np.asarray((encode or self.encoder.encode)([texts[row] for row in written]), np.float32)
             cosines[written] = cosine(again, vectors[written])
             queries[written] = 1
         return cosines, queries
+
+
+def _check_candidates(candidates: int, decoding: dict) -> None:
+    if candidates < 1:
+        raise InputError(f"candidates must be at least 1, got {candidates}")
+    if candidates > 1 and not (decoding.get("temperature") or decoding.get("order_noise")):
+        raise InputError(f"{candidates} candidates would all be the same; set temperature or order_noise above 0")
+
+
+def _keep_one_trajectory(drafts: list[Draft], draft: Draft) -> None:
+    """Add a draft; only the likeliest one keeps its trajectory, so that many candidates need little memory."""
+    best = max(drafts, key=lambda other: other.log_prob, default=None)
+    if best is not None:
+        worse = best if draft.log_prob > best.log_prob else draft
+        if worse is draft:
+            draft = dataclasses.replace(draft, trajectory=None)
+        else:
+            drafts[drafts.index(best)] = dataclasses.replace(best, trajectory=None)
+    drafts.append(draft)
 
 
 def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:

@@ -1,120 +1,30 @@
-"""denoise(): from all masks to text, as a generator of Steps; and the policies that say what is uncovered next.
+"""denoise(): from masks to text, as a generator of Steps, under one of the `policies`."""
 
-A policy is a function of a `Prediction` and a `Turn` and returns which masked positions become visible. For
-`alpha(t) = 1 - t` Euler (tau-leaping) steps uncover with probability dt / t, which is exactly what `ancestral`
-does, so Euler is not listed a second time.
-"""
-
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.errors import InputError
-from invlib.masking import alpha, length_mask, subs_logits
+from invlib.masking import length_mask, subs_logits
+from invlib.policies import Policy, Prediction, Turn, is_looking_back, top_confidence
 from invlib.trajectory import Step
 
-# (xt [rows, length], which rows of the batch these are) → logits at the masked positions, row-major.
-Predict = Callable[[Tensor, Tensor], Tensor]
+# (xt [rows, length], which rows of the batch these are, at which positions) → logits there, row-major.
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+Grid = Callable[[float], float]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says about the masked positions of a batch."""
-
-    masked: Bool[Tensor, "batch length"]
-    log_probs: Float[Tensor, "masked vocab"]
-    proposals: Int[Tensor, "masked"]  # the token that would be written: the likeliest, or a sample
-
-    @cached_property
-    def confidence(self) -> Float[Tensor, "batch length"]:
-        """Probability of the proposal."""
-        return self.grid(self.log_probs.gather(1, self.proposals[:, None])[:, 0].exp())
-
-    @cached_property
-    def margin(self) -> Float[Tensor, "batch length"]:
-        """Probability of the likeliest token minus that of the second (Kim et al. 2025, arXiv 2502.06768)."""
-        best = self.log_probs.topk(2, dim=1).values.exp()
-        return self.grid(best[:, 0] - best[:, 1])
-
-    @cached_property
-    def entropy(self) -> Float[Tensor, "batch length"]:
-        """Entropy of the prediction, in nats."""
-        # p log p at p = 0 is 0, not NaN: [MASK] itself has log-probability -inf.
-        return self.grid(torch.special.entr(self.log_probs.exp()).sum(dim=1), fill=torch.inf)
-
-    def grid(self, values: Shaped[Tensor, "masked"], fill: float = -1) -> Shaped[Tensor, "batch length"]:
-        """Values at the masked positions laid out over the batch; `fill` elsewhere."""
-        grid = values.new_full(self.masked.shape, fill)
-        grid[self.masked] = values
-        return grid
+def linear(progress: float) -> float:
+    """Time after a share of the steps: as many tokens in every step."""
+    return 1 - progress
 
 
-@dataclass(frozen=True)
-class Turn:
-    """Where in the process we are: step `index` of `num_steps`, going from time t down to time s."""
-
-    index: int
-    num_steps: int
-    quota: Int[Tensor, "batch"]  # how many positions an even schedule uncovers now
-    noise: Callable[[], Float[Tensor, "batch length"]]  # uniform on [0, 1), drawn row by row
-
-    @property
-    def uncover_probability(self) -> float:
-        """(alpha_s - alpha_t) / (1 - alpha_t): the chance that a masked token becomes visible in this step."""
-        t, s = 1 - (self.index - 1) / self.num_steps, 1 - self.index / self.num_steps
-        return (alpha(s) - alpha(t)) / (1 - alpha(t))
-
-
-Policy = Callable[[Prediction, Turn], Tensor]
-
-
-def top_confidence(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
-    """The most probable proposals first (MaskGIT; LLaDA's "low-confidence remasking")."""
-    return _highest(prediction.confidence, prediction.masked, turn.quota)
-
-
-def top_margin(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
-    """The clearest decisions first: largest gap between the two likeliest tokens (arXiv 2502.06768)."""
-    return _highest(prediction.margin, prediction.masked, turn.quota)
-
-
-def low_entropy(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
-    """The most peaked predictions first."""
-    return _highest(-prediction.entropy, prediction.masked, turn.quota)
-
-
-def random_order(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
-    """As many as the even schedule asks for, anywhere."""
-    return _highest(turn.noise(), prediction.masked, turn.quota)
-
-
-def left_to_right(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
-    """In reading order, as an autoregressive model would."""
-    length = prediction.masked.shape[1]
-    first_is_highest = torch.arange(length, 0.0, -1, device=prediction.masked.device)
-    return _highest(first_is_highest.expand_as(prediction.masked), prediction.masked, turn.quota)
-
-
-def ancestral(prediction: Prediction, turn: Turn) -> Bool[Tensor, "batch length"]:
-    """Every masked token by its own coin, with probability (t - s) / t (MDLM, Sahoo et al. 2024, eq. 7).
-
-    With `temperature=1` this is the exact reverse process.
-    """
-    return prediction.masked & (turn.noise() < turn.uncover_probability)
-
-
-POLICIES: tuple[Policy, ...] = (
-    top_confidence,
-    top_margin,
-    low_entropy,
-    random_order,
-    left_to_right,
-    ancestral,
-)
+def cosine(progress: float) -> float:
+    """Time after a share of the steps: few tokens first, while little is known (MaskGIT, Chang et al. 2022)."""
+    return math.cos(math.pi / 2 * progress)
 
 
 def denoise(
@@ -124,40 +34,81 @@ def denoise(
     mask_token_id: int,
     num_steps: int,
     policy: Policy = top_confidence,
+    grid: Grid = linear,
     temperature: float = 0.0,
+    order_noise: float = 0.0,
+    start: Int[Tensor, "batch length"] | None = None,
     top_k: int = 5,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:
-    """Uncover all-mask sequences of the given lengths; yields num_steps + 1 Steps, the all-mask start first.
+    """Uncover sequences of the given lengths; yields num_steps + 1 Steps, the start first.
 
     predict: called only with the rows that changed since it was last asked: the model takes no time input.
+    grid: share of the steps done → time t, e.g. `linear` or `cosine`.
     temperature: 0 writes the likeliest token, 1 samples from the model.
+    order_noise: how random the order of the confidence policies is; for drafts that differ.
+    start: tokens to begin with; the visible ones are pinned, no policy changes them. Default: all masks.
     generator: seeds one stream per row, so that a batch of two equals two batches of one; or those streams.
 
-    Raises `InputError` for num_steps < 1, a negative temperature, or an empty batch.
+    Raises `InputError` for num_steps < 1, a negative temperature or order_noise, a start without a mask, or an empty
+    batch.
     """
-    _check(num_steps, temperature, lengths)
+    _check(num_steps, temperature, order_noise, lengths)
     streams = row_streams(len(lengths), generator)
     inside = length_mask(lengths, int(lengths.max()))
-    tokens = torch.where(inside, mask_token_id, 0)
-    confidence = torch.full(tokens.shape, torch.nan, device=tokens.device)
-    calls, changed, log_probs = torch.zeros_like(lengths), torch.ones_like(lengths, dtype=torch.bool), None
-    yield _step(0, num_steps, tokens, tokens != tokens, confidence, None, calls, top_k)
+    tokens = _started(start, inside, mask_token_id)
+    pinned = tokens != mask_token_id
+    free = (~pinned).sum(dim=1)
+    committed = torch.full(tokens.shape, torch.nan, device=tokens.device).masked_fill(pinned & inside, 1.0)
+    looks_back = is_looking_back(policy)
+    calls, changed, known = torch.zeros_like(lengths), torch.ones_like(lengths, dtype=torch.bool), None
+    yield _step(0, num_steps, tokens, pinned & ~pinned, committed, None, calls, top_k)
 
     for index in range(1, num_steps + 1):
-        masked = (tokens == mask_token_id) & inside
-        stale = changed & masked.any(dim=1)
-        log_probs = _refreshed(predict, tokens, masked, stale, log_probs, mask_token_id)
+        masked = tokens == mask_token_id
+        asked = inside & (free > 0)[:, None] if looks_back else masked
+        stale = changed & asked.any(dim=1)
+        known = _refreshed(predict, tokens, asked, stale, known, mask_token_id)
         calls = calls + stale
-        prediction = Prediction(masked, log_probs, _propose(log_probs, masked, temperature, streams))
-        quota = masked.sum(dim=1) - lengths * (num_steps - index) // num_steps  # an even schedule, 0 masked at the end
-        turn = Turn(index, num_steps, quota, lambda: _uniform(streams, lengths))
-        uncovered = masked if index == num_steps else policy(prediction, turn) & masked
-        tokens = torch.where(uncovered, prediction.grid(prediction.proposals), tokens)
-        confidence = torch.where(uncovered, prediction.confidence, confidence)
-        yield _step(index, num_steps, tokens, uncovered, confidence, prediction, calls, top_k)
-        changed = uncovered.any(dim=1)
-        log_probs = log_probs[(tokens == mask_token_id)[masked]]
+
+        def leave_one_out(tokens=tokens, visible=~masked & ~pinned):
+            nonlocal calls
+            calls = calls + visible.sum(dim=1)
+            return support(predict, tokens, visible, mask_token_id)
+
+        proposals = tokens.masked_scatter(masked, _propose(known[masked[asked]], masked, temperature, streams))
+        prediction = Prediction(masked, pinned, asked, known, proposals, committed, leave_one_out)
+        times = grid((index - 1) / num_steps), grid(index / num_steps)
+        turn = Turn(index, num_steps, *times, free, lambda: _uniform(streams, lengths), order_noise)
+        visible = torch.ones_like(masked) if index == num_steps else policy(prediction, turn) | pinned
+        uncovered = masked & visible
+        before, tokens = tokens, torch.where(visible, proposals, mask_token_id)
+        committed = torch.where(uncovered, prediction.confidence, committed).masked_fill(~visible, torch.nan)
+        yield _step(index, num_steps, tokens, uncovered, committed, prediction, calls, top_k)
+        changed = (tokens != before).any(dim=1)
+        known = known[~changed[asked.nonzero()[:, 0]]]
+
+
+def leave_one_out(
+    predict: Predict, tokens: Int[Tensor, "batch length"], at: Bool[Tensor, "batch length"], mask_token_id: int
+) -> Float[Tensor, "asked vocab"]:
+    """log p(. | all other tokens) for every position of `at`, row-major: each is masked alone, a model call each."""
+    row, position = at.nonzero(as_tuple=True)
+    only = torch.zeros(len(row), tokens.shape[1], dtype=torch.bool, device=tokens.device)
+    only[torch.arange(len(row), device=tokens.device), position] = True
+    logits = _ask(predict, tokens[row].masked_fill(only, mask_token_id), row, only, mask_token_id)
+    return logits.log_softmax(dim=-1)
+
+
+def support(
+    predict: Predict, tokens: Int[Tensor, "batch length"], at: Bool[Tensor, "batch length"], mask_token_id: int
+) -> Float[Tensor, "batch length"]:
+    """Leave-one-out log-probability of the tokens that stand at `at`; NaN elsewhere."""
+    grid = torch.full(tokens.shape, torch.nan, device=tokens.device)
+    if at.any():
+        log_probs = leave_one_out(predict, tokens, at, mask_token_id)
+        grid[at] = log_probs.gather(1, tokens[at][:, None])[:, 0]
+    return grid
 
 
 def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> list[torch.Generator]:
@@ -168,44 +119,54 @@ def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generato
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
-def _highest(score: Tensor, masked: Tensor, quota: Tensor) -> Tensor:
-    """The `quota` masked positions with the highest score, in each row; ties go to the left."""
-    score = score.masked_fill(~masked, -torch.inf)
-    rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return masked & (rank < quota[:, None])
+def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor:
+    padding = 0 if mask_token_id else 1  # any token but the mask
+    if start is None:
+        return torch.where(inside, mask_token_id, padding)
+    if start.shape != inside.shape or not (inside & (start == mask_token_id)).any():
+        raise InputError(
+            f"start must have the shape {tuple(inside.shape)} and a masked position, got {tuple(start.shape)} with "
+            f"{int((start == mask_token_id).sum())} masked; mask what is to be written"
+        )
+    return torch.where(inside, start, padding)
 
 
 @torch.no_grad()  # here, not on the generator: there the caller's own code between two steps would run under it
-def _refreshed(predict, tokens, masked, stale, log_probs, mask_token_id) -> Tensor:
-    """Log-probabilities at all masked positions, asking the model only about the rows that are stale."""
-    if not stale.any():
-        return log_probs
+def _ask(predict: Predict, tokens: Tensor, rows: Tensor, at: Tensor, mask_token_id: int) -> Tensor:
+    return subs_logits(predict(tokens, rows, at).float(), mask_token_id)
+
+
+def _refreshed(predict, tokens, asked, stale, known, mask_token_id) -> Tensor:
+    """Log-probabilities at the asked positions; only the stale rows ask the model, `known` are those of the others."""
+    of_stale = stale[asked.nonzero()[:, 0]]  # which asked positions belong to stale rows
+    if not of_stale.any():
+        return known
     rows = stale.nonzero()[:, 0]
-    logits = subs_logits(predict(tokens[rows], rows).float(), mask_token_id)
-    fresh = logits.log_softmax(dim=-1)
-    if stale.all() or log_probs is None:
+    fresh = _ask(predict, tokens[rows], rows, asked[rows], mask_token_id).log_softmax(dim=-1)
+    if of_stale.all():
         return fresh
-    of_stale = stale[masked.nonzero()[:, 0]]  # which masked positions belong to stale rows
     merged = fresh.new_empty(len(of_stale), fresh.shape[1])
     merged[of_stale] = fresh
-    merged[~of_stale] = log_probs[~of_stale]
+    merged[~of_stale] = known
     return merged
 
 
 def _propose(log_probs: Tensor, masked: Tensor, temperature: float, streams: list) -> Tensor:
     """The token to write at each masked position.
 
-    Gumbel noise in float64: in float32 its tail is cut, which silently lowers the temperature (arXiv 2409.02908).
+    Sampled by inverting the distribution function in float64. It is what Gumbel noise in float64 does (in float32 its
+    tail is cut, which silently lowers the temperature, arXiv 2409.02908), for one random number instead of one a token.
     """
     if temperature == 0:
         return log_probs.argmax(dim=1)
     per_row = [
-        torch.rand(int(n), log_probs.shape[1], generator=stream, dtype=torch.float64)
+        torch.rand(int(n), generator=stream, dtype=torch.float64)
         for n, stream in zip(masked.sum(dim=1), streams, strict=True)
     ]
     uniform = torch.cat(per_row).to(log_probs.device)
-    gumbel = -torch.log(-torch.log(uniform.clamp(min=torch.finfo(torch.float64).tiny)))
-    return (log_probs.double() / temperature + gumbel).argmax(dim=1)
+    cumulative = (log_probs.double() / temperature).softmax(dim=1).cumsum(dim=1)
+    # Measured on the sum that came out, not on 1: rounding must not select the token behind the last one.
+    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
 def _uniform(streams: list, lengths: Tensor) -> Tensor:
@@ -220,15 +181,16 @@ def _step(index, num_steps, tokens, uncovered, confidence, prediction, calls, to
     top_probs = torch.zeros((*tokens.shape, top_k), device=tokens.device)
     if prediction is not None and top_k:
         best = prediction.log_probs.topk(top_k, dim=1)
-        top_ids[prediction.masked] = best.indices
-        top_probs[prediction.masked] = best.values.exp()
+        top_ids[prediction.asked] = best.indices
+        top_probs[prediction.asked] = best.values.exp()
     return Step(index, num_steps, tokens, uncovered, confidence, top_ids, top_probs, calls)
 
 
-def _check(num_steps: int, temperature: float, lengths: Tensor) -> None:
+def _check(num_steps: int, temperature: float, order_noise: float, lengths: Tensor) -> None:
     if num_steps < 1:
         raise InputError(f"num_steps must be at least 1, got {num_steps}")
-    if not temperature >= 0:
-        raise InputError(f"temperature must be 0 or more, got {temperature}")
+    for name, value in (("temperature", temperature), ("order_noise", order_noise)):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be 0 or more, got {value}")
     if len(lengths) == 0 or int(lengths.min()) < 1:
         raise InputError("every sequence needs a length of at least 1")

@@ -68,8 +68,8 @@ def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: 
     if model.config.length_head:
         lengths = model.length_logits(embedding).argmax(dim=1) + 1
 
-    def predict(xt: Tensor, of: Tensor) -> Tensor:
-        return model(xt, modulation.rows(of), lengths=lengths[of])
+    def predict(xt: Tensor, of: Tensor, at: Tensor) -> Tensor:
+        return model(xt, modulation.rows(of), lengths=lengths[of], at=at)
 
     *_, final = denoise(predict, lengths, mask_token_id=model.config.mask_token_id, num_steps=VALIDATION_STEPS)
     texts = [tokenizer.decode(ids[:n]) for ids, n in zip(final.tokens, lengths, strict=True)]

@@ -28,7 +28,7 @@ class Step:
     num_steps: int
     tokens: Int[Tensor, "batch length"]
     uncovered: Bool[Tensor, "batch length"]  # became visible in this step
-    confidence: Float[Tensor, "batch length"]  # probability of the shown token when uncovered; NaN: masked
+    confidence: Float[Tensor, "batch length"]  # probability of the shown token when uncovered; NaN: masked; pinned: 1
     top_ids: Int[Tensor, "batch length top"]  # the model's likeliest tokens in this step; -1: not asked
     top_probs: Float[Tensor, "batch length top"]
     model_calls: Int[Tensor, "batch"]  # forward passes so far
@@ -93,11 +93,25 @@ class Trajectory:
         return self.tokens == self.mask_token_id
 
     @property
+    def pinned(self) -> Bool[np.ndarray, "length"]:
+        """What was given from outside: visible from the start."""
+        return ~self.masked[0]
+
+    @property
+    def uncovered(self) -> Bool[np.ndarray, "step length"]:
+        """What became visible in each step."""
+        return np.vstack([np.zeros_like(self.masked[:1]), self.masked[:-1] & ~self.masked[1:]])
+
+    @property
+    def remasked(self) -> Bool[np.ndarray, "step length"]:
+        """What was visible and became hidden again in each step."""
+        return np.vstack([np.zeros_like(self.masked[:1]), ~self.masked[:-1] & self.masked[1:]])
+
+    @property
     def uncovered_at(self) -> Int[np.ndarray, "length"]:
-        """The step in which each position last changed from hidden to visible."""
-        became_visible = self.masked[:-1] & ~self.masked[1:]
-        last_first = became_visible[::-1].argmax(axis=0)
-        return self.num_steps - last_first
+        """The step in which each position last changed from hidden to visible; 0 where it was pinned."""
+        last_first = self.uncovered[::-1].argmax(axis=0)
+        return np.where(self.pinned, 0, self.num_steps - last_first)
 
     def words(self, step: int) -> list[str]:
         """What a person sees at `step`: one piece per position, [MASK] where the text is hidden."""

@@ -16,7 +16,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("batches", "initial"),
     ("search", "pairs"),
     ("sampler", "checkpoint"),
-    ("model", "encoder", "tokenizer"),
+    ("model", "encoder", "tokenizer", "policies"),
     ("config", "masking", "trajectory", "metrics", "perturb"),
     ("errors",),
 )

@@ -8,7 +8,7 @@ import invlib
 from invlib import InputError
 from invlib.__main__ import main
 from invlib.inverter import check_vectors
-from invlib.sampler import POLICIES, random_order
+from invlib.policies import POLICIES, random_order
 from invlib.studies import CONTROLS, INVERTED, markdown_table, reconstruct, score_attackers
 
 SENTENCES = [

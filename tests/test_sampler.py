@@ -1,10 +1,29 @@
 """Unmasking: every policy, with a denoiser that knows the truth and with one that does not."""
 
+import math
+from functools import partial
+
 import pytest
 import torch
 
 from invlib.errors import InputError
-from invlib.sampler import POLICIES, ancestral, denoise, left_to_right, top_confidence
+from invlib.masking import alpha
+from invlib.policies import (
+    POLICIES,
+    REMASKING,
+    ancestral,
+    confidence_threshold,
+    entropy_bounded,
+    left_to_right,
+    path_planning,
+    remdm_cap,
+    remdm_conf,
+    remdm_loop,
+    remdm_rescale,
+    top_confidence,
+    two_stage,
+)
+from invlib.sampler import cosine, denoise, leave_one_out
 
 MASK, VOCAB = 4, 23
 LENGTHS = torch.tensor([1, 4, 7, 9])
@@ -18,20 +37,23 @@ def generator(seed: int = 0) -> torch.Generator:
 X0 = torch.where(torch.arange(9) < LENGTHS[:, None], torch.randint(5, VOCAB, (4, 9), generator=generator()), 0)
 
 
-def oracle(xt, rows):
-    """A denoiser that knows x0: certain at every masked position."""
-    masked = xt == MASK
+def oracle(xt, rows, at):
+    """A denoiser that knows x0: certain at every position."""
     x0 = X0[rows, : xt.shape[1]]
-    return torch.full((int(masked.sum()), VOCAB), -30.0).scatter(1, x0[masked][:, None], 30.0)
+    return torch.full((int(at.sum()), VOCAB), -30.0).scatter(1, x0[at][:, None], 30.0)
 
 
-def guesser(xt, rows):
-    """A denoiser with opinions: logits are a fixed function of what is visible, the row and the position."""
-    masked = xt == MASK
-    row, position = masked.nonzero(as_tuple=True)
-    visible = (xt * ~masked).sum(dim=1)[row]
-    seeds = 7919 * position + 104729 * rows[row] + 31 * visible
+def guesser(xt, rows, at):
+    """A denoiser with opinions: logits are a fixed function of what is visible elsewhere, the row and the position."""
+    row, position = at.nonzero(as_tuple=True)
+    others = (xt * (xt != MASK)).sum(dim=1)[row] - (xt * (xt != MASK))[at]
+    seeds = 7919 * position + 104729 * rows[row] + 31 * others
     return torch.stack([torch.randn(VOCAB, generator=generator(int(seed))) for seed in seeds])
+
+
+def indifferent(xt, rows, at):
+    """A denoiser to which all tokens are alike."""
+    return torch.zeros(int(at.sum()), VOCAB)
 
 
 def run(predict, lengths=LENGTHS, **options):
@@ -48,12 +70,32 @@ def test_an_oracle_denoiser_recovers_every_sequence_for_any_number_of_steps(poli
 
 
 @every_policy
-def test_visible_tokens_never_change_and_no_mask_is_ever_written(policy):
+def test_a_visible_token_changes_only_by_being_masked_again(policy):
     steps = run(guesser, num_steps=5, policy=policy, generator=generator())
     for before, after in zip(steps, steps[1:], strict=False):
-        visible = before.tokens != MASK
-        assert torch.equal(after.tokens[visible], before.tokens[visible])
+        stays = (before.tokens != MASK) & (after.tokens != MASK)
+        assert torch.equal(after.tokens[stays], before.tokens[stays])
         assert torch.equal(after.uncovered, (before.tokens == MASK) & (after.tokens != MASK))
+        if policy not in REMASKING:
+            assert (after.tokens[before.tokens != MASK] != MASK).all()
+    assert not (steps[-1].tokens == MASK).any()
+
+
+@pytest.mark.parametrize("policy", sorted(REMASKING, key=lambda policy: policy.__name__))
+def test_a_policy_that_re_masks_does(policy):
+    steps = run(guesser, torch.full((40,), 9), num_steps=12, policy=policy, generator=generator())
+    assert any(((a.tokens != MASK) & (b.tokens == MASK)).any() for a, b in zip(steps, steps[1:], strict=False))
+
+
+@every_policy
+def test_pinned_tokens_hold_through_every_policy(policy):
+    start = torch.full((2, 9), MASK)
+    start[0, 3], start[1, [0, 8]] = 11, torch.tensor([12, 13])
+    steps = run(guesser, torch.tensor([9, 9]), num_steps=6, policy=policy, start=start, generator=generator())
+    pinned = start != MASK
+    for step in steps:
+        assert torch.equal(step.tokens[pinned], start[pinned])
+        assert (step.confidence[pinned] == 1).all()
     assert not (steps[-1].tokens == MASK).any()
 
 
@@ -69,8 +111,8 @@ def test_a_batch_equals_its_rows_one_by_one(policy):
     random = generator(5)
     for row in range(len(LENGTHS)):
 
-        def alone(xt, rows, row=row):
-            return guesser(xt, rows + row)
+        def alone(xt, rows, at, row=row):
+            return guesser(xt, rows + row, at)
 
         options = {"num_steps": 4, "policy": policy, "temperature": 1.0, "generator": random}
         single = run(alone, LENGTHS[[row]], **options)
@@ -92,7 +134,8 @@ def test_left_to_right_reads_in_order():
 
 def test_top_confidence_writes_the_most_probable_proposals_first():
     first = run(guesser, torch.tensor([9]), num_steps=3, policy=top_confidence)[1]
-    best = guesser(torch.full((1, 9), MASK), torch.tensor([0]))
+    all_masked = torch.full((1, 9), MASK)
+    best = guesser(all_masked, torch.tensor([0]), all_masked == MASK)
     best[:, MASK] = -torch.inf
     expected = best.softmax(-1).max(-1).values.topk(3).indices
     assert set(first.uncovered[0].nonzero().flatten().tolist()) == set(expected.tolist())
@@ -100,23 +143,163 @@ def test_top_confidence_writes_the_most_probable_proposals_first():
 
 def test_ancestral_uncovers_each_token_by_its_own_coin():
     """In step k of N a masked token becomes visible with probability (t - s) / t = 1 / (N - k + 1)."""
-    lengths = torch.full((2000,), 10)
-
-    def uniform(xt, rows):
-        return torch.zeros(int((xt == MASK).sum()), VOCAB)
-
-    steps = run(uniform, lengths, num_steps=4, policy=ancestral, generator=generator())
+    steps = run(indifferent, torch.full((2000,), 10), num_steps=4, policy=ancestral, generator=generator())
     for before, after in zip(steps, steps[1:], strict=False):
         share = after.uncovered.sum() / (before.tokens == MASK).sum()
         assert share == pytest.approx(1 / (4 - after.index + 1), abs=0.02)
 
 
+def test_an_euler_step_is_an_ancestral_step():
+    """Tau-leaping uncovers with probability dt · (-alpha'_t) / (1 - alpha_t), which for alpha = 1 - t is dt / t."""
+
+    def euler(prediction, turn):
+        slope = (alpha(turn.t + 1e-6) - alpha(turn.t - 1e-6)) / 2e-6
+        rate = -slope / (1 - alpha(turn.t))
+        return prediction.visible | (turn.noise() < (turn.t - turn.s) * rate)
+
+    one, other = (
+        run(guesser, num_steps=7, policy=policy, temperature=1.0, generator=generator(2))
+        for policy in (euler, ancestral)
+    )
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("policy", [partial(remdm_cap, eta=0.1), partial(remdm_rescale, eta=0.5)])
+def test_remdm_re_masks_and_keeps_the_marginals_of_the_process(policy):
+    steps = run(indifferent, torch.full((3000,), 10), num_steps=5, policy=policy, generator=generator())
+    for step in steps:
+        assert (step.tokens != MASK).float().mean() == pytest.approx(alpha(1 - step.index / 5), abs=0.015)
+
+
+def test_remdm_loop_drafts_holds_and_finishes():
+    policy = partial(remdm_loop, eta=0.2, on=0.5, off=0.25, hold=0.8)
+    steps = run(indifferent, torch.full((3000,), 10), num_steps=8, policy=policy, generator=generator())
+    visible = [(step.tokens != MASK).float().mean().item() for step in steps]
+    assert visible == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.9, 1], abs=0.015)
+    hidden_again = (steps[4].tokens != MASK) & (steps[5].tokens == MASK)
+    assert hidden_again.sum() / (steps[4].tokens != MASK).sum() == pytest.approx(0.2, abs=0.02)
+
+
+def test_remdm_conf_re_masks_what_was_written_with_little_confidence():
+    """Left half of the sentence certain, right half a coin among many: the right half is masked again more often."""
+
+    def half_sure(xt, rows, at):
+        logits = torch.zeros(int(at.sum()), VOCAB)
+        logits[at.nonzero()[:, 1] < 5, 7] = 50.0
+        return logits
+
+    steps = run(half_sure, torch.full((3000,), 10), num_steps=6, policy=remdm_conf, generator=generator())
+    for before, after in zip(steps[1:-2], steps[2:-1], strict=True):
+        visible = before.tokens != MASK
+        weight = visible * torch.where(torch.arange(10) < 5, math.exp(-1), math.exp(-1 / (VOCAB - 1)))
+        sigma = min(1, (1 - alpha(1 - after.index / 6)) / alpha(1 - before.index / 6))
+        expected = sigma * (weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-9)).sum(dim=0)
+        again = (visible & (after.tokens == MASK)).sum(dim=0)
+        for half in (slice(0, 5), slice(5, 10)):
+            assert float(again[half].sum()) == pytest.approx(float(expected[half].sum()), rel=0.1)
+
+
+def test_entropy_bounded_writes_together_what_is_nearly_certain():
+    """Three certain positions and three coin flips of 0.69 nats: gamma = 1 takes the certain ones and two flips."""
+
+    def half_sure(xt, rows, at):
+        logits = torch.full((int(at.sum()), VOCAB), -50.0)
+        position = at.nonzero()[:, 1]
+        logits[:, 7] = 0.0
+        logits[position >= 3, 8] = -1e-6
+        return logits
+
+    def counts(gamma):
+        policy = partial(entropy_bounded, gamma=gamma)
+        return [int(s.uncovered.sum()) for s in run(half_sure, torch.tensor([6]), num_steps=6, policy=policy)]
+
+    assert counts(0.5) == [0, 4, 1, 1, 0, 0, 0]
+    assert counts(1.0) == [0, 5, 1, 0, 0, 0, 0]
+    assert counts(1e-3) == [0, 4, 1, 1, 0, 0, 0], "certain tokens cost nothing, and one more is always free"
+
+
+def test_entropy_bounded_without_slack_is_one_token_a_step():
+    policy = partial(entropy_bounded, gamma=0.0)
+    steps = run(guesser, torch.tensor([6]), num_steps=6, policy=policy)
+    assert [int(step.uncovered.sum()) for step in steps] == [0, 1, 1, 1, 1, 1, 1]
+
+
+def test_confidence_threshold_writes_all_that_is_sure():
+    def ever_less_sure(xt, rows, at):
+        logits = torch.zeros(int(at.sum()), VOCAB)
+        logits[:, 7] = 9.0 - 1.5 * at.nonzero()[:, 1]  # probability 1.00, 0.99, 0.95, 0.81, 0.49 …
+        return logits
+
+    policy = partial(confidence_threshold, threshold=0.9)
+    first = run(ever_less_sure, torch.tensor([9]), num_steps=9, policy=policy)[1]
+    assert first.uncovered[0].nonzero().flatten().tolist() == [0, 1, 2]
+
+
+def test_path_planning_keeps_the_best_of_all_positions():
+    """Position 0 looks best at first and worst once it is visible: it must go again, and the count must hold."""
+
+    def turncoat(xt, rows, at):
+        logits = torch.zeros(int(at.sum()), VOCAB)
+        row, position = at.nonzero(as_tuple=True)
+        logits[:, 7] = 3.0
+        logits[position == 0, 7] = torch.where(xt[row[position == 0], 0] == MASK, 9.0, 0.0)
+        return logits
+
+    steps = run(turncoat, torch.tensor([6]), num_steps=3, policy=path_planning)
+    assert (steps[1].tokens[0] != MASK).tolist() == [True, True, False, False, False, False]
+    assert (steps[2].tokens[0] != MASK).tolist() == [False, True, True, True, True, False]
+
+
+def test_two_stage_masks_the_least_supported_tokens_of_its_draft():
+    """Position 2 is written with the highest confidence, but the finished text does not support it."""
+
+    def doubter(xt, rows, at):
+        logits = torch.zeros(int(at.sum()), VOCAB)
+        row, position = at.nonzero(as_tuple=True)
+        logits[:, 7] = 5.0
+        finished = (xt != MASK).sum(dim=1)[row] >= 5
+        logits[position == 2, 7] = torch.where(finished[position == 2], 0.0, 9.0)
+        return logits
+
+    policy = partial(two_stage, share=0.1)
+    steps = run(doubter, torch.tensor([6]), num_steps=4, policy=policy)
+    masked = [(step.tokens[0] == MASK).nonzero().flatten().tolist() for step in steps]
+    assert masked == [[0, 1, 2, 3, 4, 5], [3, 4, 5], [], [2], []]
+    assert int(steps[-1].model_calls[0]) == 2 + 6 + 1, "two for the draft, one for each leave-one-out, one to refill"
+
+
+def test_leave_one_out_asks_for_each_position_with_all_others_visible():
+    tokens = X0[2:3, :7]
+    found = leave_one_out(guesser, tokens, torch.ones_like(tokens, dtype=torch.bool), MASK)
+    for position in range(7):
+        xt = tokens.clone()
+        xt[0, position] = MASK
+        logits = guesser(xt, torch.tensor([0]), xt == MASK)
+        logits[:, MASK] = -torch.inf
+        torch.testing.assert_close(found[position], logits.log_softmax(-1)[0])
+
+
+def test_a_cosine_grid_starts_slowly():
+    steps = run(guesser, torch.tensor([16]), num_steps=4, grid=cosine)
+    assert [int((step.tokens == MASK).sum()) for step in steps] == [16, 14, 11, 6, 0]
+
+
+def test_order_noise_changes_the_order_but_not_what_is_certain():
+    def order(seed, order_noise):
+        steps = run(oracle, LENGTHS, num_steps=9, order_noise=order_noise, generator=generator(seed))
+        assert torch.equal(steps[-1].tokens, X0)
+        return [step.uncovered[3].nonzero().flatten().tolist() for step in steps[1:]]
+
+    assert order(0, 0.0) == order(1, 0.0)
+    assert order(0, 1.0) != order(1, 1.0)
+
+
 def test_an_unchanged_row_is_not_asked_again():
     asked = []
 
-    def counting(xt, rows):
+    def counting(xt, rows, at):
         asked.extend(rows.tolist())
-        return guesser(xt, rows)
+        return guesser(xt, rows, at)
 
     steps = run(counting, torch.tensor([2, 9]), num_steps=9)
     assert steps[-1].model_calls.tolist() == [asked.count(0), asked.count(1)] == [2, 9]
@@ -125,12 +308,23 @@ def test_an_unchanged_row_is_not_asked_again():
 def test_temperature_one_samples_from_the_model():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.2]))
 
-    def three_words(xt, rows):
-        return torch.cat([torch.full((20,), -torch.inf), logits]).expand(int((xt == MASK).sum()), -1)
+    def three_words(xt, rows, at):
+        return torch.cat([torch.full((20,), -torch.inf), logits]).expand(int(at.sum()), -1)
 
     final = run(three_words, torch.full((3000,), 1), num_steps=1, temperature=1.0, generator=generator())[-1]
     shares = torch.bincount(final.tokens.flatten(), minlength=VOCAB)[20:] / 3000
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03, rtol=0)
+
+
+def test_a_temperature_sharpens_what_is_sampled():
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.2]))
+
+    def three_words(xt, rows, at):
+        return torch.cat([torch.full((20,), -torch.inf), logits]).expand(int(at.sum()), -1)
+
+    final = run(three_words, torch.full((3000,), 1), num_steps=1, temperature=0.5, generator=generator())[-1]
+    shares = torch.bincount(final.tokens.flatten(), minlength=VOCAB)[20:] / 3000
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.09, 0.04]) / 0.38, atol=0.03, rtol=0)
 
 
 def test_top_k_is_what_the_model_considered():
@@ -147,6 +341,12 @@ def test_top_k_is_what_the_model_considered():
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"num_steps": 2, "temperature": -1.0}, "temperature must be 0 or more"),
         ({"num_steps": 2, "temperature": float("nan")}, "temperature must be 0 or more"),
+        ({"num_steps": 2, "order_noise": -0.1}, "order_noise must be 0 or more"),
+        ({"num_steps": 2, "start": X0}, "0 masked; mask what is to be written"),
+        ({"num_steps": 2, "start": torch.full((4, 8), MASK)}, "start must have the shape .4, 9."),
+        ({"num_steps": 2, "policy": partial(entropy_bounded, gamma=-1.0)}, "gamma must be between 0"),
+        ({"num_steps": 2, "policy": partial(confidence_threshold, threshold=1.5)}, "threshold must be between 0 and 1"),
+        ({"num_steps": 2, "policy": partial(remdm_loop, on=0.2, off=0.3)}, "0 ≤ off < on ≤ 1"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

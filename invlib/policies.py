@@ -1,0 +1,358 @@
+"""Policies: which positions are visible after the next step.
+
+A policy is a function of a `Prediction` (what the model says) and a `Turn` (where in the process we are) and returns
+the positions that are visible afterwards: masked ones among them are uncovered, visible ones that are missing are
+re-masked. Parameters have defaults; set others with `functools.partial(entropy_bounded, gamma=0.3)`.
+
+For `alpha(t) = 1 - t` an Euler (tau-leaping) step uncovers with probability dt · (-alpha'_t) / (1 - alpha_t) = dt / t,
+which is exactly what `ancestral` does, so Euler is not listed a second time; a test holds the identity.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from invlib.errors import InputError
+from invlib.masking import alpha
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about a batch: at the masked positions, or everywhere for policies that look back."""
+
+    masked: Bool[Tensor, "batch length"]
+    pinned: Bool[Tensor, "batch length"]  # must stay as they are: given from outside, or padding
+    asked: Bool[Tensor, "batch length"]
+    log_probs: Float[Tensor, "asked vocab"]  # row-major over `asked`
+    proposals: Int[Tensor, "batch length"]  # the token that would be written; at visible positions the one there
+    committed: Float[Tensor, "batch length"]  # probability of the shown token when it was written; NaN if masked
+    leave_one_out: Callable[[], Float[Tensor, "batch length"]]  # log p(shown token | all others); costs a call each
+
+    @property
+    def visible(self) -> Bool[Tensor, "batch length"]:
+        """Everything that is not masked."""
+        return ~self.masked
+
+    @cached_property
+    def confidence(self) -> Float[Tensor, "batch length"]:
+        """Probability of the proposal; at visible positions what the model gives the token that stands there."""
+        tokens = self.proposals[self.asked][:, None]
+        return self.grid(self.log_probs.gather(1, tokens)[:, 0].exp(), fill=torch.nan)
+
+    @cached_property
+    def peak(self) -> Float[Tensor, "batch length"]:
+        """Probability of the likeliest token."""
+        return self.grid(self.log_probs.amax(dim=1).exp(), fill=torch.nan)
+
+    @cached_property
+    def margin(self) -> Float[Tensor, "batch length"]:
+        """Probability of the likeliest token minus that of the second (Kim et al. 2025, arXiv 2502.06768)."""
+        best = self.log_probs.topk(2, dim=1).values.exp()
+        return self.grid(best[:, 0] - best[:, 1], fill=torch.nan)
+
+    @cached_property
+    def entropy(self) -> Float[Tensor, "batch length"]:
+        """Entropy of the prediction, in nats."""
+        # p log p at p = 0 is 0, not NaN: [MASK] itself has log-probability -inf.
+        return self.grid(torch.special.entr(self.log_probs.exp()).sum(dim=1), fill=torch.nan)
+
+    def grid(self, values: Shaped[Tensor, "asked"], fill: float) -> Shaped[Tensor, "batch length"]:
+        """Values at the asked positions laid out over the batch; `fill` elsewhere."""
+        grid = values.new_full(self.asked.shape, fill)
+        grid[self.asked] = values
+        return grid
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where in the process we are: step `index` of `num_steps`, going from time t down to time s.
+
+    Times are those of the step grid; `free` counts the positions that were masked at the start.
+    """
+
+    index: int
+    num_steps: int
+    t: float
+    s: float
+    free: Int[Tensor, "batch"]
+    noise: Callable[[], Float[Tensor, "batch length"]]  # uniform on [0, 1), drawn row by row
+    order_noise: float = 0.0
+
+    def still_masked(self, share: float) -> Int[Tensor, "batch"]:
+        """How many positions a schedule leaves masked when `share` of them is."""
+        return torch.floor(self.free * share + 1e-6).long()  # 10 · (1 - 0.9) must be 1, not 0.9999999
+
+    def quota(self, prediction: Prediction) -> Int[Tensor, "batch"]:
+        """How many positions the schedule uncovers now."""
+        return prediction.masked.sum(dim=1) - self.still_masked(self.s)
+
+    def jittered(self, log_score: Float[Tensor, "batch length"]) -> Float[Tensor, "batch length"]:
+        """Scores plus MaskGIT's order noise, order_noise · t · Gumbel (Chang et al. 2022): least at the end."""
+        if not self.order_noise:
+            return log_score
+        return log_score + self.order_noise * self.t * _gumbel(self.noise())
+
+    @property
+    def uncover_probability(self) -> float:
+        """(alpha_s - alpha_t) / (1 - alpha_t): the chance that a masked token becomes visible in this step."""
+        return (alpha(self.s) - alpha(self.t)) / (1 - alpha(self.t))
+
+
+Policy = Callable[[Prediction, Turn], Tensor]
+Visible = Bool[Tensor, "batch length"]
+
+
+def looks_back(policy: Policy) -> Policy:
+    """Marks a policy that needs the model's opinion at visible positions, too."""
+    policy.looks_back = True
+    return policy
+
+
+def is_looking_back(policy: Policy) -> bool:
+    """Whether the policy, or what a `functools.partial` of it wraps, is marked by `looks_back`."""
+    return getattr(policy.func if isinstance(policy, partial) else policy, "looks_back", False)
+
+
+def name_of(policy: Policy) -> str:
+    """The function's name, also behind a `functools.partial`."""
+    return (policy.func if isinstance(policy, partial) else policy).__name__
+
+
+# Once visible, always visible
+
+
+def top_confidence(prediction: Prediction, turn: Turn) -> Visible:
+    """The most probable proposals first (MaskGIT; LLaDA's "low-confidence remasking")."""
+    return _uncover_best(turn.jittered(prediction.confidence.log()), prediction, turn.quota(prediction))
+
+
+def top_margin(prediction: Prediction, turn: Turn) -> Visible:
+    """The clearest decisions first: largest gap between the two likeliest tokens (arXiv 2502.06768)."""
+    return _uncover_best(turn.jittered(prediction.margin.log()), prediction, turn.quota(prediction))
+
+
+def low_entropy(prediction: Prediction, turn: Turn) -> Visible:
+    """The most peaked predictions first."""
+    return _uncover_best(turn.jittered(-prediction.entropy), prediction, turn.quota(prediction))
+
+
+def entropy_bounded(prediction: Prediction, turn: Turn, *, gamma: float = 0.1) -> Visible:
+    """As many as are nearly independent: the most peaked U with sum(H) - max(H) ≤ gamma (EB, arXiv 2505.24857).
+
+    The bound is on the error of writing them together, in nats. At least the schedule's quota, so that the last step
+    does not have to write the rest at once; gamma = 0 and as many steps as tokens is one token a step.
+    """
+    _require("gamma", gamma, 0, math.inf)
+    entropy = prediction.entropy.masked_fill(~prediction.masked, torch.inf).sort(dim=1)
+    bounded = entropy.values.cumsum(dim=1) - entropy.values <= gamma  # sorted: the last one is the largest
+    bounded &= entropy.values.isfinite()
+    quota = torch.maximum(turn.quota(prediction), bounded.sum(dim=1))
+    return _uncover_best(-prediction.entropy, prediction, quota)
+
+
+def confidence_threshold(prediction: Prediction, turn: Turn, *, threshold: float = 0.9) -> Visible:
+    """All proposals at least this probable, and always the schedule's quota (Fast-dLLM, arXiv 2505.22618)."""
+    _require("threshold", threshold, 0, 1)
+    sure = (prediction.confidence >= threshold) & prediction.masked
+    quota = torch.maximum(turn.quota(prediction), sure.sum(dim=1))
+    return _uncover_best(prediction.confidence, prediction, quota)
+
+
+def random_order(prediction: Prediction, turn: Turn) -> Visible:
+    """As many as the schedule asks for, anywhere."""
+    return _uncover_best(turn.noise(), prediction, turn.quota(prediction))
+
+
+def left_to_right(prediction: Prediction, turn: Turn) -> Visible:
+    """In reading order, as an autoregressive model would."""
+    length = prediction.masked.shape[1]
+    first_is_highest = torch.arange(length, 0.0, -1, device=prediction.masked.device)
+    return _uncover_best(first_is_highest.expand(prediction.masked.shape), prediction, turn.quota(prediction))
+
+
+def ancestral(prediction: Prediction, turn: Turn) -> Visible:
+    """Every masked token by its own coin, with probability (t - s) / t (MDLM, Sahoo et al. 2024, eq. 7).
+
+    With `temperature=1` this is the exact reverse process.
+    """
+    return prediction.visible | (turn.noise() < turn.uncover_probability)
+
+
+# Visible tokens may be masked again
+
+
+@looks_back
+def euler_remask_uncertain(prediction: Prediction, turn: Turn, *, threshold: float = 0.3) -> Visible:
+    """An Euler step, then every visible token is re-masked where the model is unsure, max_v p(v) < threshold.
+
+    The first of two readings of the rule (as in the text of jina-ai's embedding-inversion-demo).
+    """
+    _require("threshold", threshold, 0, 1)
+    unsure = prediction.visible & (prediction.peak < threshold)
+    return ancestral(prediction, turn) & ~unsure
+
+
+def euler_remask_random(prediction: Prediction, turn: Turn, *, rate: float = 0.05) -> Visible:
+    """An Euler step, then every visible token is re-masked with probability `rate`.
+
+    The second reading of the rule (as in the same paper's table).
+    """
+    _require("rate", rate, 0, 1)
+    return ancestral(prediction, turn) & ~(prediction.visible & (turn.noise() < rate))
+
+
+def remdm_cap(prediction: Prediction, turn: Turn, *, eta: float = 0.04) -> Visible:
+    """ReMDM with sigma = min(eta, sigma_max) (Wang et al. 2025, arXiv 2503.00307, §4.1)."""
+    _require("eta", eta, 0, 1)
+    at, to = alpha(turn.t), alpha(turn.s)
+    return _remdm(prediction, turn, min(eta, _sigma_max(at, to)), at, to)
+
+
+def remdm_rescale(prediction: Prediction, turn: Turn, *, eta: float = 0.05) -> Visible:
+    """ReMDM with sigma = eta · sigma_max (arXiv 2503.00307, §4.1)."""
+    _require("eta", eta, 0, 1)
+    at, to = alpha(turn.t), alpha(turn.s)
+    return _remdm(prediction, turn, eta * _sigma_max(at, to), at, to)
+
+
+def remdm_conf(prediction: Prediction, turn: Turn, *, eta: float = 1.0) -> Visible:
+    """ReMDM that re-masks what was written with little confidence: sigma_i = eta · sigma_max · softmax_i(-psi_i).
+
+    psi is the probability of the token when it was written (arXiv 2503.00307, §4.1), so at most one token a step
+    is expected to go; masked tokens are uncovered as in `ancestral`.
+    """
+    _require("eta", eta, 0, 1)
+    at, to = alpha(turn.t), alpha(turn.s)
+    doubtful = (-prediction.committed).masked_fill(prediction.masked | prediction.pinned, -torch.inf)
+    share = doubtful.softmax(dim=1).nan_to_num(0.0)  # a row without any visible token: nothing to re-mask
+    return _remdm(prediction, turn, eta * _sigma_max(at, to) * share, at, to, uncover=turn.uncover_probability)
+
+
+def remdm_loop(
+    prediction: Prediction, turn: Turn, *, eta: float = 0.02, on: float = 0.55, off: float = 0.05, hold: float = 0.9
+) -> Visible:
+    """ReMDM's loop: uncover until `hold` of the text is visible, keep re-masking there, then finish.
+
+    Of the process, counted from 1 down to 0, the part above `on` drafts, that between `on` and `off` holds
+    alpha = hold with sigma = eta, and the rest completes (arXiv 2503.00307, §4.2). The step grid is not used.
+    """
+    _require("eta", eta, 0, 1)
+    if not 0 <= off < on <= 1:
+        raise InputError(f"remdm_loop needs 0 ≤ off < on ≤ 1, got off {off} and on {on}")
+    _require("hold", hold, 0, 1)
+
+    def alpha_at(time: float) -> float:
+        if time > on:
+            return hold * (1 - time) / (1 - on)
+        return hold if time > off else 1 - (1 - hold) * time / off
+
+    start, end = 1 - (turn.index - 1) / turn.num_steps, 1 - turn.index / turn.num_steps
+    at, to = alpha_at(start), alpha_at(end)
+    sigma = min(eta, _sigma_max(at, to)) if off < start <= on else 0.0
+    return _remdm(prediction, turn, sigma, at, to)
+
+
+@looks_back
+def path_planning(prediction: Prediction, turn: Turn, *, eta: float = 1.0) -> Visible:
+    """Keeps the best of all positions, visible or not: P2 with self-planning (Peng et al. 2025, arXiv 2502.03540).
+
+    Scores are the model's probability of the token, times eta at masked positions; the best
+    kappa = free - floor(free · s) stay or become visible, all others are masked.
+    """
+    _require("eta", eta, 0, math.inf)
+    free = ~prediction.pinned
+    score = torch.where(prediction.masked, eta * prediction.confidence, prediction.confidence)
+    return prediction.pinned | _best(score, free, turn.free - turn.still_masked(turn.s))
+
+
+def two_stage(prediction: Prediction, turn: Turn, *, share: float = 0.3) -> Visible:
+    """A draft by confidence in half of the steps; then rounds of masking the worst-supported tokens and refilling.
+
+    Support is the leave-one-out log p(token | all others). The share that is re-masked falls to zero over the rounds
+    (after Mask-Predict, Ghazvininejad et al. 2019). Each round takes two steps and, for the support, one model call
+    for every token.
+    """
+    _require("share", share, 0, 1)
+    rounds = turn.num_steps // 4
+    draft_steps = turn.num_steps - 2 * rounds
+    if turn.index <= draft_steps:
+        quota = prediction.masked.sum(dim=1) - turn.still_masked(1 - turn.index / draft_steps)
+        return _uncover_best(turn.jittered(prediction.confidence.log()), prediction, quota)
+    done = turn.index - draft_steps - 1
+    if done % 2:
+        return torch.ones_like(prediction.masked)
+    doubted = torch.ceil(turn.free * share * (1 - done // 2 / rounds)).long()
+    worst = _best(-prediction.leave_one_out(), prediction.visible & ~prediction.pinned, doubted)
+    return prediction.visible & ~worst
+
+
+POLICIES: tuple[Policy, ...] = (
+    top_confidence,
+    top_margin,
+    low_entropy,
+    entropy_bounded,
+    confidence_threshold,
+    random_order,
+    left_to_right,
+    ancestral,
+    euler_remask_uncertain,
+    euler_remask_random,
+    remdm_cap,
+    remdm_rescale,
+    remdm_conf,
+    remdm_loop,
+    path_planning,
+    two_stage,
+)
+REMASKING = frozenset(POLICIES[POLICIES.index(euler_remask_uncertain) :])
+
+
+def _best(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
+    """The `count` positions of `among` with the highest score, in each row; ties go to the left."""
+    score = score.clamp(min=torch.finfo(score.dtype).min)  # log 0 is a low score, not "no candidate"
+    score = score.masked_fill(~among, -torch.inf)
+    rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return among & (rank < count[:, None])
+
+
+def _uncover_best(score: Tensor, prediction: Prediction, count: Tensor) -> Tensor:
+    return prediction.visible | _best(score, prediction.masked, count)
+
+
+def _sigma_max(at: float, to: float) -> float:
+    """The largest probability of re-masking that leaves the marginals as they are: min(1, (1 - alpha_s) / alpha_t)."""
+    return 1.0 if at == 0 else min(1.0, (1 - to) / at)
+
+
+def _remdm(
+    prediction: Prediction,
+    turn: Turn,
+    sigma: float | Tensor,
+    at: float,
+    to: float,
+    uncover: float | None = None,
+) -> Tensor:
+    """ReMDM's step from alpha_t = `at` to alpha_s = `to` (arXiv 2503.00307, eq. 5).
+
+    A visible token is masked with probability sigma, a masked one uncovered with
+    (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t).
+    """
+    if uncover is None:
+        uncover = (to - (1 - sigma) * at) / (1 - at) if at < 1 else 1.0
+    noise = turn.noise()
+    return torch.where(prediction.masked, noise < uncover, noise >= sigma)
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    uniform = uniform.double().clamp(min=torch.finfo(torch.float64).tiny)
+    return -torch.log(-torch.log(uniform)).float()
+
+
+def _require(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} must be between {low} and {high}, got {value}")

@@ -1,0 +1,188 @@
+"""Inverter options beyond the plain ones: guidance, pinned tokens, length beam, candidates, the encoder in the loop."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import invlib
+from invlib import InputError
+from invlib.policies import POLICIES, random_order
+from invlib.sampler import cosine
+from invlib.search import BestOf, SwapBeam
+
+SENTENCES = ["Meet me at the station at nine.", "Plants need light and water.", "I am late."]
+
+
+@pytest.fixture(scope="module")
+def inverter():
+    return invlib.Inverter.load("minilm")
+
+
+@pytest.fixture(scope="module")
+def vectors(inverter):
+    return inverter.encoder.encode(SENTENCES)
+
+
+def generator(seed=0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_guidance_of_one_is_plain_decoding_and_any_other_costs_twice_the_calls(inverter, vectors):
+    plain, one, two = (inverter.invert(vectors, guidance_scale=w) for w in (1.0, 1.0, 2.0))
+    assert plain.texts == one.texts
+    np.testing.assert_array_equal(2 * plain.model_calls, two.model_calls)
+
+
+def test_guidance_moves_the_prediction_away_from_the_prior_as_tokens_become_visible(inverter, vectors):
+    """uncond + w_r (cond - uncond) with w_r = 1 + (w - 1) r, r the visible share; computed here a second time."""
+    length, mask = 8, inverter.config.mask_token_id
+    steps = list(inverter.steps(vectors[:1], np.array([length]), num_steps=2, guidance_scale=3.0, top_k=1))
+    xt = steps[1].tokens
+    with torch.inference_mode():
+        cond, uncond = (
+            inverter.model(xt, inverter.model.modulation(torch.from_numpy(vectors[:1]), null))
+            .index_fill(-1, torch.tensor([mask]), -torch.inf)
+            .log_softmax(-1)
+            for null in (None, torch.tensor([True]))
+        )
+    share = float((xt != mask).sum()) / length
+    guided = (uncond + (1 + 2 * share) * (cond - uncond)).nan_to_num(-torch.inf).softmax(-1)
+    torch.testing.assert_close(steps[2].top_probs[0, xt[0] == mask, 0], guided.amax(-1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
+def test_pinned_pieces_hold_through_every_policy(inverter, vectors, policy):
+    result = inverter.invert(vectors, pinned={0: "we", 4: 1996}, length=9, policy=policy, generator=generator())
+    we = inverter.tokenizer.encode(["we"])[0][0]
+    for trajectory in result.trajectories:
+        assert (trajectory.tokens[:, 0] == we).all() and (trajectory.tokens[:, 4] == 1996).all()
+        assert trajectory.pinned.nonzero()[0].tolist() == [0, 4]
+        assert trajectory.uncovered_at[[0, 4]].tolist() == [0, 0]
+
+
+def test_a_length_beam_decodes_the_likeliest_lengths_and_keeps_the_likeliest_draft(inverter, vectors):
+    log_probs = inverter.length_log_probs(vectors)
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, atol=1e-5)
+    beam = inverter.invert(vectors, length_beam=3)
+    alone = [inverter.invert(vectors, length=np.argsort(-log_probs, axis=1)[:, k] + 1) for k in range(3)]
+    np.testing.assert_array_equal(beam.model_calls, sum(result.model_calls for result in alone))
+    for row, trajectory in enumerate(beam.trajectories):
+        scores = [
+            np.log(result.trajectories[row].confidence[-1]).sum() + log_probs[row, len(result.trajectories[row]) - 1]
+            for result in alone
+        ]
+        assert beam.texts[row] == alone[int(np.argmax(scores))].texts[row] == trajectory.text
+
+
+def test_candidates_are_independent_drafts_and_cost_what_they_cost(inverter, vectors):
+    one = inverter.invert(vectors, order_noise=1.0, generator=generator())
+    many = inverter.invert(vectors, order_noise=1.0, candidates=6, generator=generator())
+    np.testing.assert_array_equal(many.model_calls, 6 * one.model_calls)
+
+    def log_prob(result):
+        return np.array([np.log(t.confidence[-1]).sum() for t in result.trajectories])
+
+    alone = [inverter.invert(vectors[:1], order_noise=1.0, generator=generator(seed)) for seed in range(6)]
+    assert len({tuple(r.trajectories[0].uncovered_at) for r in alone}) > 1
+    assert (log_prob(many) >= log_prob(inverter.invert(vectors)) - 8).all()
+
+
+def test_a_cosine_grid_reaches_the_sampler(inverter, vectors):
+    trajectory = inverter.invert(vectors, grid=cosine, num_steps=4, length=16).trajectories[0]
+    assert trajectory.masked.sum(axis=1).tolist() == [16, 14, 11, 6, 0]
+
+
+def test_a_search_brings_the_text_closer_within_its_budget(inverter, vectors):
+    plain = inverter.invert(vectors, verify=True)
+    before = inverter.encoder.queries
+    found = inverter.invert(vectors, search=(BestOf(8), SwapBeam(max_queries=150)), generator=generator())
+    assert inverter.encoder.queries - before == found.encoder_queries.sum()
+    assert (found.encoder_queries <= 150).all()
+    assert (found.cosines >= plain.cosines - 1e-5).all() and found.cosines.mean() > plain.cosines.mean() + 0.02
+    expected = (inverter.encoder.encode(found.texts) * vectors).sum(axis=1)
+    np.testing.assert_allclose(found.cosines, expected, atol=1e-4)
+    assert found.errors == [None] * len(SENTENCES)
+    assert (found.model_calls > plain.model_calls).all()
+
+
+def test_a_plain_function_may_stand_for_the_encoder(inverter, vectors):
+    asked = []
+
+    def service(texts):
+        asked.extend(texts)
+        return inverter.encoder.encode(texts).tolist()
+
+    found = inverter.invert(vectors[:1], search=BestOf(5), encoder=service, generator=generator())
+    assert len(asked) == found.encoder_queries[0] == 5
+    assert inverter.invert(vectors[:1], verify=True, encoder=service).encoder_queries[0] == 1 and len(asked) == 6
+
+
+def test_a_stopped_search_keeps_what_it_has_found(inverter, vectors):
+    asked = []
+
+    def impatient(texts):
+        asked.append(texts)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return inverter.encoder.encode(texts)
+
+    found = inverter.invert(vectors, search=SwapBeam(max_queries=500), encoder=impatient, generator=generator())
+    first = (inverter.encoder.encode(found.texts[:1]) @ vectors[0])[0]
+    assert found.cosines[0] == pytest.approx(first, abs=1e-4)
+    assert found.texts[1:] == inverter.invert(vectors[1:]).texts
+    assert found.errors[0] == "the search was stopped"
+    assert found.errors[1:] == ["the search was stopped before it began"] * 2
+    assert np.isnan(found.cosines[1:]).all(), "not measured is not zero"
+
+
+def test_a_failing_encoder_is_reported_beside_the_best_text(inverter, vectors):
+    asked = []
+
+    def breaking(texts):
+        asked.extend(texts)
+        if len(asked) > 20:
+            raise ConnectionError("the line is dead")
+        return inverter.encoder.encode(texts)
+
+    found = inverter.invert(vectors[:1], search=SwapBeam(max_queries=500), encoder=breaking, generator=generator())
+    assert "ConnectionError: the line is dead" in found.errors[0]
+    assert found.texts == inverter.invert(vectors[:1]).texts and np.isfinite(found.cosines).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policy": "top_confidence"}, "policy must be a function such as"),
+        ({"guidance_scale": -1.0}, "guidance_scale must be 0 or more"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be 0 or more"),
+        ({"guidance_scale": 2.0, "conditional": False}, "and 1 with conditional=False"),
+        ({"temperature": -0.5}, "temperature must be 0 or more"),
+        ({"candidates": 0}, "candidates must be at least 1"),
+        ({"candidates": 4}, "would all be the same; set temperature or order_noise"),
+        ({"length_beam": 0}, "length_beam must be between 1 and 32"),
+        ({"length_beam": 2, "length": 5}, "none is given"),
+        ({"pinned": {9: "the"}, "length": 9}, "pinned position 9 is outside a text of 9 tokens"),
+        ({"pinned": {-1: "the"}}, "pinned position -1 is outside"),
+        ({"pinned": {0: "two words"}}, "is not one token of the vocabulary"),
+        ({"pinned": {0: ""}}, "is not one token of the vocabulary"),
+        ({"pinned": {0: 10**6}}, "is not one token of the vocabulary"),
+        ({"pinned": {0: 4}}, "other than .MASK."),
+        ({"pinned": {0: "##nothing-like-it"}}, "is not one token of the vocabulary"),
+    ],
+)
+def test_options_outside_their_domain_are_refused_in_one_line(inverter, vectors, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        inverter.invert(vectors, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_without_any_encoder_says_so(inverter, vectors):
+    config = dataclasses.replace(inverter.config, encoder_model="/no/such/encoder")
+    model = invlib.ConditionalMDLM(config)
+    model.load_state_dict(inverter.model.state_dict())
+    lonely = invlib.Inverter(model.eval(), inverter.tokenizer)
+    assert len(lonely.invert(vectors, policy=random_order).texts) == 3
+    with pytest.raises(InputError, match="the encoder '/no/such/encoder' could not be opened"):
+        lonely.invert(vectors, search=BestOf(3))
