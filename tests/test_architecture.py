@@ -15,9 +15,10 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("trainer",),
     ("batches",),
     ("search", "pairs"),
-    ("sampler", "checkpoint"),
+    ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer"),
-    ("config", "masking", "trajectory", "metrics", "perturb"),
+    ("perturb", "utility", "leaks"),
+    ("config", "masking", "trajectory", "metrics"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
