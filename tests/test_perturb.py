@@ -371,6 +371,11 @@ def test_binary_is_sentence_transformers_ubinary():
     np.testing.assert_array_equal(perturb.Binary(D).store(CLEAN), quantize_embeddings(CLEAN, precision="ubinary"))
 
 
+def test_binary_of_a_small_case_by_hand():
+    vector = np.array([[0.6, -0.8, 0.0]], np.float32)  # 0 is not above 0
+    assert perturb.Binary(3).store(vector).tolist() == [[0b10000000]]
+
+
 def test_binary_comes_back_as_signs_even_where_the_dimension_fills_no_byte():
     clean = sphere(50, 13)
     recovered = perturb.apply(perturb.Binary(13), clean).vectors
@@ -528,11 +533,11 @@ def test_least_squares_undoes_any_linear_map_that_its_pairs_span():
 
 
 def test_least_squares_solves_the_ridge_equation():
-    stored, clean = sphere(30, 40, 1).astype(float), sphere(30, 12, 2).astype(float)
+    stored, clean = 3 * sphere(30, 40, 1).astype(float), sphere(30, 12, 2).astype(float)
     found = perturb.least_squares(stored, clean, ridge=0.1)
-    # Rows √ridge · I appended to an ordinary least-squares problem; unit rows have mean squared length 1.
+    # Rows 3 √ridge · I appended to an ordinary least-squares problem; ridge counts in their mean squared length, 3².
     expected = np.linalg.lstsq(
-        np.vstack([stored, math.sqrt(0.1) * np.eye(40)]), np.vstack([clean, np.zeros((40, 12))]), rcond=None
+        np.vstack([stored, 3 * math.sqrt(0.1) * np.eye(40)]), np.vstack([clean, np.zeros((40, 12))]), rcond=None
     )[0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
