@@ -17,7 +17,8 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("search", "pairs"),
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer"),
-    ("perturb", "utility", "leaks"),
+    ("utility",),
+    ("perturb", "leaks"),
     ("config", "masking", "trajectory", "metrics"),
     ("errors",),
 )
