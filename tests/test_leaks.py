@@ -177,6 +177,8 @@ def test_every_secret_stands_literally_and_once_in_its_text_and_every_kind_is_we
             assert record.text.count(secret.value) == 1, record
             counts[secret.kind] += 1
     assert set(counts) == set(KINDS) and min(counts.values()) >= 30
+    data_card = (DATA / "README.md").read_text(encoding="utf-8")
+    assert all(f"| `{kind}` | {count} |" in data_card for kind, count in counts.items())
 
 
 def test_contact_data_are_of_ranges_that_reach_nobody(project):
