@@ -15,9 +15,11 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("trainer",),
     ("batches", "initial"),
     ("search", "pairs"),
-    ("sampler", "checkpoint"),
+    ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
-    ("config", "masking", "trajectory", "metrics", "perturb"),
+    ("utility",),
+    ("perturb", "leaks"),
+    ("config", "masking", "trajectory", "metrics"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

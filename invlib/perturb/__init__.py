@@ -1,0 +1,55 @@
+"""What happens to a vector: a perturbation is a frozen value that says what a store would hold, and the way back.
+
+>>> import numpy as np, torch
+>>> from invlib import perturb
+>>> clean = perturb.unit(np.array([[3.0, 4.0], [1.0, 0.0]]))
+>>> seen = perturb.apply(perturb.GaussianNoise(0.05), clean, torch.Generator().manual_seed(0))
+>>> seen.stored.shape, seen.vectors.shape, seen.cosines.shape
+((2, 2), (2, 2), (2,))
+"""
+
+from invlib.perturb.mix import Averaging, Interpolation, Scaling, interpolate, partners
+from invlib.perturb.noise import AnalyticGaussian, BoundedNoise, GaussianNoise, LaplaceNoise, PurMech
+from invlib.perturb.perturbation import Perturbation, Perturbed, apply, check_unit, distortion, unit
+from invlib.perturb.quantise import (
+    AbsmaxQuantisation,
+    Binary,
+    HalfPrecision,
+    ProductQuantisation,
+    ZeroPointQuantisation,
+)
+from invlib.perturb.reduce import CoordinateDropout, PrincipalComponents, RandomProjection, Truncation
+from invlib.perturb.secret import SecretPermutation, SecretRotation, least_squares, match_columns, procrustes
+
+__all__ = [
+    "AbsmaxQuantisation",
+    "AnalyticGaussian",
+    "Averaging",
+    "Binary",
+    "BoundedNoise",
+    "CoordinateDropout",
+    "GaussianNoise",
+    "HalfPrecision",
+    "Interpolation",
+    "LaplaceNoise",
+    "Perturbation",
+    "Perturbed",
+    "PrincipalComponents",
+    "ProductQuantisation",
+    "PurMech",
+    "RandomProjection",
+    "Scaling",
+    "SecretPermutation",
+    "SecretRotation",
+    "Truncation",
+    "ZeroPointQuantisation",
+    "apply",
+    "check_unit",
+    "distortion",
+    "interpolate",
+    "least_squares",
+    "match_columns",
+    "partners",
+    "procrustes",
+    "unit",
+]

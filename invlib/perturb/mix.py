@@ -1,0 +1,88 @@
+"""Mixtures: a vector scaled, moved towards another one, or averaged with others (chunks of a document)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from invlib.errors import InputError
+from invlib.perturb.perturbation import Perturbation, require, unit
+
+
+@dataclass(frozen=True)
+class Scaling(Perturbation):
+    """y = factor · x. The direction stays, so nothing is hidden from an attacker who normalises: cosine 1."""
+
+    factor: float
+    name: ClassVar[str] = "scaling"
+    measure: ClassVar[str] = "factor"
+
+    def __post_init__(self):
+        require(0 < self.factor < math.inf, "factor", "a finite number > 0", self.factor)
+
+    @property
+    def strength(self) -> float:
+        return self.factor
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        return np.float32(self.factor) * vectors
+
+
+@dataclass(frozen=True)
+class Interpolation(Perturbation):
+    """Each vector moved towards one other of the batch: `interpolate` with the row that `partners` draws."""
+
+    weight: float
+    name: ClassVar[str] = "interpolation"
+    measure: ClassVar[str] = "weight of the other vector"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 <= self.weight <= 1, "weight", "from 0 to 1", self.weight)
+
+    @property
+    def strength(self) -> float:
+        return self.weight
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return interpolate(vectors, vectors[partners(len(vectors), 2, random)[:, 1]], self.weight)
+
+
+@dataclass(frozen=True)
+class Averaging(Perturbation):
+    """Each vector averaged with count - 1 others of the batch, and normalised. Between unrelated directions (cosine 0)
+    the cosine to each of them is 1 / √count.
+    """
+
+    count: int
+    name: ClassVar[str] = "averaging"
+    measure: ClassVar[str] = "vectors averaged"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(self.count >= 1, "count", "at least 1", self.count)
+
+    @property
+    def strength(self) -> float:
+        return self.count
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return unit(vectors[partners(len(vectors), self.count, random)].mean(axis=1))
+
+
+def interpolate(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
+    """(1 - weight) a + weight b, row by row, normalised, [n, d]. Raises `InputError` where opposite rows cancel."""
+    require(0 <= weight <= 1, "weight", "from 0 to 1", weight)
+    return unit((1 - weight) * a + weight * b)
+
+
+def partners(n: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """For each of n rows itself and count - 1 different others, [n, count]: shifts of one random order, so that every
+    row serves equally often. Raises `InputError` for count > n.
+    """
+    if count > n:
+        raise InputError(f"{count} different vectors are asked for, the batch has {n}; give more or average fewer")
+    order = random.permutation(n)
+    place = order.argsort()
+    return order[(place[:, None] + np.arange(count)) % n]

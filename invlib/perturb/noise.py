@@ -1,0 +1,229 @@
+"""Noise: Gaussian, bounded, and three kinds with a privacy budget ε.
+
+What ε means here. It bounds how well *one stored vector* tells two texts apart; it says nothing about a text's words,
+and it is spent again with every further vector of the same text. Papers measure it differently, so equal ε are not
+equal noise: the analytic Gaussian's ε holds between *any* two texts; Laplace's and PurMech's ε is per unit of distance
+(metric privacy), 2ε and πε between opposite vectors, and only becomes weak noise when ε is of the order of d.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
+
+from invlib.perturb.perturbation import Perturbation, require
+
+GRID = 4096  # points of the tabulated angle distribution
+NEGLIGIBLE = 40.0  # a density e^-40 below its peak is left out
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Perturbation):
+    """y = x + σ z, z ~ N(0, I).
+
+    sigma: standard deviation per coordinate. What it does depends on d: |σ z| ≈ σ√d beside the vector's length 1,
+    so σ = 0.01 is 0.28 at d = 768 and 0.20 at d = 384 (Morris et al. 2023 sweep σ alone).
+    """
+
+    sigma: float
+    name: ClassVar[str] = "Gaussian noise"
+    measure: ClassVar[str] = "σ per coordinate"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 <= self.sigma < math.inf, "sigma", "a finite number ≥ 0", self.sigma)
+
+    @property
+    def strength(self) -> float:
+        return self.sigma
+
+    def noise_norm(self, embed_dim: int) -> float:
+        """σ√d, the root mean square length of the noise beside a vector of length 1."""
+        return self.sigma * math.sqrt(embed_dim)
+
+    def expected_cosine(self, embed_dim: int) -> float:
+        """1 / √(1 + σ²d): x·y = 1 and |y|² = 1 + σ²d, both up to relative terms of order σ and 1/√d."""
+        return 1 / math.sqrt(1 + self.noise_norm(embed_dim) ** 2)
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return vectors + np.float32(self.sigma) * random.standard_normal(vectors.shape, np.float32)
+
+
+@dataclass(frozen=True)
+class BoundedNoise(Perturbation):
+    """y = x + z, z uniform in the ball |z| ≤ radius: no vector moves further than promised.
+
+    |z| = radius · u^(1/d) with u uniform on [0, 1], so that in high dimension nearly all of it is used
+    (mean radius · d / (d + 1)). With radius < 1 the cosine is at least √(1 - radius²).
+    """
+
+    radius: float
+    name: ClassVar[str] = "bounded noise"
+    measure: ClassVar[str] = "largest length of the noise"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 <= self.radius < math.inf, "radius", "a finite number ≥ 0", self.radius)
+
+    @property
+    def strength(self) -> float:
+        return self.radius
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        n, d = vectors.shape
+        lengths = self.radius * random.uniform(size=(n, 1)) ** (1 / d)
+        return (vectors + lengths * directions(n, d, random)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class AnalyticGaussian(Perturbation):
+    """(ε, δ)-differentially private Gaussian noise, with the smallest σ that keeps the promise (Balle and Wang 2018).
+
+    The mechanism is (ε, δ)-DP exactly when (their Theorem 8)
+      Φ(Δ/2σ - εσ/Δ) - e^ε Φ(-Δ/2σ - εσ/Δ) ≤ δ.
+    The classical σ = Δ √(2 ln(1.25/δ)) / ε is looser, and proven for ε ≤ 1 only.
+
+    sensitivity Δ: how far apart two texts' vectors can be; 2 for unit vectors (local privacy: any text for any other).
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    sensitivity: float = 2.0
+    name: ClassVar[str] = "analytic Gaussian"
+    measure: ClassVar[str] = "ε between any two texts"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
+        require(0 < self.delta < 1, "delta", "between 0 and 1, both excluded", self.delta)
+        require(0 < self.sensitivity < math.inf, "sensitivity", "a finite number > 0", self.sensitivity)
+
+    @property
+    def strength(self) -> float:
+        return self.epsilon
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation per coordinate."""
+
+        def excess(log_sigma: float) -> float:
+            return gaussian_delta(math.exp(log_sigma), self.epsilon, self.sensitivity) - self.delta
+
+        # e^±30 brackets every ε and δ a float can hold apart; in the logarithm the root is well conditioned.
+        middle = math.log(self.sensitivity)
+        return math.exp(brentq(excess, middle - 30, middle + 30, xtol=1e-13))
+
+    @property
+    def caution(self) -> str:
+        return f"for one vector of a text, with δ = {self.delta:g}; k vectors of the same text spend up to k times ε"
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return vectors + np.float32(self.sigma) * random.standard_normal(vectors.shape, np.float32)
+
+
+def gaussian_delta(sigma: float, epsilon: float, sensitivity: float) -> float:
+    """The δ that Gaussian noise of a given σ buys at a given ε: left side of Balle and Wang 2018, Theorem 8."""
+    a, b = sensitivity / (2 * sigma), epsilon * sigma / sensitivity
+    # e^ε alone overflows from ε = 710 on; together with the tail probability it stays below 1.
+    return math.exp(log_ndtr(a - b)) - math.exp(epsilon + log_ndtr(-a - b))
+
+
+@dataclass(frozen=True)
+class LaplaceNoise(Perturbation):
+    """y = x + z with density ∝ e^(-ε|z|): ε|x - x'|-metric privacy (Feyisetan et al. 2020; LapMech of Du et al. 2023).
+
+    Direction uniform, length ~ Gamma(shape d, scale 1/ε), so the mean length is d/ε.
+    Coordinates drawn from independent Laplace distributions would give a promise in |x - x'|₁, not this one.
+    """
+
+    epsilon: float
+    name: ClassVar[str] = "Laplace noise"
+    measure: ClassVar[str] = "ε per unit of Euclidean distance"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
+
+    @property
+    def strength(self) -> float:
+        return self.epsilon
+
+    @property
+    def caution(self) -> str:
+        return f"per unit of distance: up to ε = {2 * self.epsilon:g} between opposite vectors; compare ε/d, not ε"
+
+    def noise_norm(self, embed_dim: int) -> float:
+        """√(d (d + 1)) / ε, the root mean square length of the noise beside a vector of length 1."""
+        return math.sqrt(embed_dim * (embed_dim + 1)) / self.epsilon
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        n, d = vectors.shape
+        lengths = random.gamma(d, 1 / self.epsilon, size=(n, 1))
+        return (vectors + lengths * directions(n, d, random)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PurMech(Perturbation):
+    """y on the unit sphere with density ∝ e^(-ε·angle(x, y)): ε·angle-metric privacy by the Purkayastha distribution
+    (Weggenmann and Kerschbaum 2021; PurMech of Du et al. 2023).
+
+    y = cos θ x + sin θ u: u is uniform on the unit sphere orthogonal to x, θ has density ∝ e^(-εθ) sin^(d-2) θ on
+    [0, π]. With ε → 0 the vector is lost: θ → π/2. Its peak is at tan θ = (d - 2) / ε.
+    """
+
+    epsilon: float
+    name: ClassVar[str] = "PurMech"
+    measure: ClassVar[str] = "ε per radian"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
+
+    @property
+    def strength(self) -> float:
+        return self.epsilon
+
+    @property
+    def caution(self) -> str:
+        return f"per radian: up to ε = {math.pi * self.epsilon:.4g} between opposite vectors; compare ε/d, not ε"
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        n, d = vectors.shape
+        require(d >= 2, "the dimension", "at least 2 for PurMech", d)
+        theta = purkayastha_angles(n, d, self.epsilon, random)[:, None]
+        tangent = random.standard_normal((n, d))
+        tangent -= (tangent * vectors).sum(axis=1, keepdims=True) * vectors
+        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+        return (np.cos(theta) * vectors + np.sin(theta) * tangent).astype(np.float32)
+
+
+def purkayastha_angles(n: int, embed_dim: int, epsilon: float, random: np.random.Generator) -> np.ndarray:
+    """n draws in [0, π] from the density ∝ e^(-εθ) sin^(d-2) θ, by inversion of its tabulated distribution.
+
+    The peak narrows like 1/√d and moves to 0 with ε, so the table covers only where the density is above e^-40 of its
+    peak; log-concave, it falls on both sides.
+    """
+
+    def log_density(theta: float | np.ndarray) -> float | np.ndarray:
+        return -epsilon * theta + (embed_dim - 2) * np.log(np.sin(theta))
+
+    peak = math.atan2(embed_dim - 2, epsilon) if embed_dim > 2 else 1e-12
+    top = log_density(peak)
+    # Geometric steps away from the peak, for its width spans many orders of magnitude over ε.
+    left = peak * (1 - np.geomspace(1e-12, 1 - 1e-12, GRID))
+    right = peak + np.geomspace(1e-12, 1, GRID) * (math.pi - 1e-12 - peak)
+    low = left[log_density(left) > top - NEGLIGIBLE].min(initial=peak)
+    high = right[log_density(right) > top - NEGLIGIBLE].max(initial=peak)
+    theta = np.linspace(low, high, GRID)
+    density = np.exp(log_density(theta) - top)
+    distribution = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return np.interp(random.uniform(size=n), distribution / distribution[-1], theta)
+
+
+def directions(n: int, embed_dim: int, random: np.random.Generator) -> np.ndarray:
+    """n points uniform on the unit sphere, [n, d]: a Gaussian vector has no preferred direction (Muller 1959)."""
+    points = random.standard_normal((n, embed_dim))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)

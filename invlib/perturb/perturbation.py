@@ -1,0 +1,180 @@
+"""Perturbation: from clean vectors to what a store would hold, and back to what an attacker can invert."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from invlib.errors import InputError
+from invlib.metrics import cosine, interval
+
+UNIT_TOLERANCE = 0.01  # a bf16 encoder's own division leaves lengths of 1 ± 0.004
+
+
+class Perturbation:
+    """One thing that can happen to a vector, as a frozen value: a name, a strength, and two maps.
+
+    store: clean unit vectors float32 [n, d] → what the store holds, [n, m] of any number type.
+    recover: what the store holds → unit vectors float32 [n, d], by what everybody may know: the method and its
+      public parameters. It never uses a secret key, the noise that was drawn, or a clean vector.
+
+    A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once.
+    """
+
+    name: ClassVar[str]
+    measure: ClassVar[str]  # what `strength` counts
+    random: ClassVar[bool] = False  # does `store` draw from the generator?
+
+    @property
+    def strength(self) -> float:
+        """The one number that a study sweeps."""
+        raise NotImplementedError
+
+    @property
+    def caution(self) -> str:
+        """What the strength does not mean, where it is easily misread; empty elsewhere."""
+        return ""
+
+    def bits(self, embed_dim: int) -> int:
+        """Size of one stored vector; what all vectors share (codebooks, ranges, keys) is not counted."""
+        return 32 * embed_dim
+
+    def store(self, vectors: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray:
+        """Clean unit vectors [n, d] → what the store holds, [n, m]. The input stays as it is.
+
+        Raises `InputError` for vectors that are not finite or not of unit length, for a random perturbation without
+        a generator, and for a result that is not finite.
+        """
+        vectors = check_unit(vectors)
+        random = numpy_generator(generator, self.name) if self.random else None
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is told below, with the fix
+            stored = self._store(vectors, random)
+        if not np.isfinite(stored).all():
+            row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
+            raise InputError(
+                f"{self.name} at strength {self.strength:g} makes row {row} infinite or NaN; choose a weaker one"
+            )
+        return stored
+
+    def recover(self, stored: np.ndarray) -> np.ndarray:
+        """What the store holds [n, m] → unit vectors float32 [n, d]. Raises `InputError` for NaN or a zero result."""
+        stored = np.asarray(stored)
+        _check_rows(stored)
+        return unit(self._recover(stored))
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+        raise NotImplementedError
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        return stored
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What a perturbation made of n clean vectors."""
+
+    stored: np.ndarray  # [n, m] what the store holds
+    vectors: np.ndarray  # [n, d] float32 of unit length: what the attacker inverts
+    cosines: np.ndarray  # [n] of each of these to its clean vector
+
+
+def apply(perturbation: Perturbation, vectors: np.ndarray, generator: torch.Generator | None = None) -> Perturbed:
+    """Clean unit vectors [n, d] → stored, mapped back, and how far off. Raises what `store` and `recover` raise."""
+    stored = perturbation.store(vectors, generator)
+    recovered = perturbation.recover(stored)
+    return Perturbed(stored, recovered, cosine(recovered, np.asarray(vectors)))
+
+
+def distortion(
+    perturbations: Iterable[Perturbation],
+    vectors: np.ndarray,
+    generator: torch.Generator | None = None,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What each perturbation does to the vectors: one row per perturbation.
+
+    cosine, low, high: mean cosine of the attacker's vector to the clean one, with its 95 % interval over the n vectors.
+    noise: root mean square of |stored - clean|, the clean length being 1; for Gaussian noise this is σ√d. NaN where
+      the store does not hold d real numbers.
+    bits: size of one stored vector. caution: what the strength does not mean.
+    """
+    rows = []
+    for perturbation in perturbations:
+        seen = apply(perturbation, vectors, generator)
+        rows.append(
+            (
+                *(perturbation.name, perturbation.strength, perturbation.measure),
+                *interval(seen.cosines, "cosine", seed),
+                *(len(vectors), _noise(seen.stored, np.asarray(vectors)), perturbation.bits(np.shape(vectors)[1])),
+                perturbation.caution,
+            )
+        )
+    columns = ("perturbation", "strength", "measure", "cosine", "low", "high", "n", "noise", "bits", "caution")
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, float32 [n, d]. Raises `InputError` for a zero row: it has no direction."""
+    vectors = np.asarray(vectors, np.float64)  # int8 and fp16 rows would overflow in their own type
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not norms.all():
+        row = int(np.flatnonzero(norms == 0)[0])
+        raise InputError(f"row {row} is all zeros; it has no direction: choose a weaker perturbation or remove the row")
+    return (vectors / norms).astype(np.float32)
+
+
+def check_unit(vectors: np.ndarray) -> np.ndarray:
+    """Clean vectors as float32 [n, d], or an `InputError` that names the row that is not finite or not of length 1."""
+    vectors = np.asarray(vectors)
+    _check_rows(vectors)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    wrong = np.flatnonzero(np.abs(lengths - 1) > UNIT_TOLERANCE)
+    if wrong.size:
+        raise InputError(
+            f"row {wrong[0]} has length {lengths[wrong[0]]:.3g}, but every strength is measured against unit vectors; "
+            "pass the clean vectors through invlib.perturb.unit first"
+        )
+    return vectors.astype(np.float32)
+
+
+def numpy_generator(generator: torch.Generator | None, name: str) -> np.random.Generator:
+    """A numpy generator, seeded by one draw from the house's: torch has no public gamma or beta variates of its own.
+
+    No default: torch's global generator starts from the same number in every process, and a key drawn from it
+    would be no secret.
+    """
+    if generator is None:
+        raise InputError(f"{name} is random; pass generator=torch.Generator().manual_seed(0), or any other seed")
+    return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
+
+
+def require(condition: bool, name: str, domain: str, found: object) -> None:
+    """Raise the `InputError` of a strength outside its domain."""
+    if not condition:
+        raise InputError(f"{name} must be {domain}, got {found}")
+
+
+def check_width(stored: np.ndarray, width: int, name: str) -> None:
+    """Raise `InputError` unless the stored vectors have `width` columns."""
+    if stored.shape[1] != width:
+        raise InputError(
+            f"{name} holds {width} columns, got {stored.shape[1]}; was this stored by another perturbation?"
+        )
+
+
+def _check_rows(vectors: np.ndarray) -> None:
+    if vectors.ndim != 2 or vectors.size == 0 or vectors.dtype.kind not in "fiu":
+        raise InputError(f"expected numbers of shape [n, d], got {vectors.dtype} of shape {list(vectors.shape)}")
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if broken.size:
+        raise InputError(f"row {broken[0]} has NaN or infinite entries; remove it or repair its source")
+
+
+def _noise(stored: np.ndarray, clean: np.ndarray) -> float:
+    if stored.shape != clean.shape or stored.dtype.kind != "f":
+        return float("nan")
+    return float(np.sqrt(((stored.astype(np.float64) - clean) ** 2).sum(axis=1).mean()))

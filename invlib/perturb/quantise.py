@@ -1,0 +1,200 @@
+"""Quantisation: fewer bits a coordinate. What all vectors share (ranges, codebook) is public: a store must know it."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.cluster.vq import vq
+
+from invlib.errors import InputError
+from invlib.perturb.perturbation import Perturbation, check_unit, check_width, numpy_generator, require
+
+
+@dataclass(frozen=True)
+class HalfPrecision(Perturbation):
+    """fp16: 10 bits after the leading one, so |y - x| ≤ 2⁻¹¹ |x| a coordinate (above 2⁻¹⁴, IEEE 754)."""
+
+    name: ClassVar[str] = "fp16"
+    measure: ClassVar[str] = "bits a coordinate"
+
+    @property
+    def strength(self) -> float:
+        return 16
+
+    def bits(self, embed_dim: int) -> int:
+        return 16 * embed_dim
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        return vectors.astype(np.float16)
+
+
+@dataclass(frozen=True)
+class AbsmaxQuantisation(Perturbation):
+    """q = round(x / s), s = max|x| / (2^(bits-1) - 1), one scale a vector (as in Dettmers et al. 2022): int8, int4, …
+
+    Stored are the codes, one int8 a coordinate whatever the bits (a store packs two int4 in a byte, the information
+    is the same). The scale is not needed: a vector's direction is that of its codes. |s q - x| ≤ s/2 a coordinate.
+    """
+
+    level_bits: int = 8
+    name: ClassVar[str] = "absmax quantisation"
+    measure: ClassVar[str] = "bits a coordinate"
+
+    def __post_init__(self):
+        require(self.level_bits in range(2, 9), "level_bits", "an integer from 2 to 8 (1 bit: Binary)", self.level_bits)
+
+    @property
+    def strength(self) -> float:
+        return self.level_bits
+
+    def bits(self, embed_dim: int) -> int:
+        return self.level_bits * embed_dim + 32  # and the scale
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        top = 2 ** (self.level_bits - 1) - 1
+        return np.rint(vectors / np.abs(vectors).max(axis=1, keepdims=True) * top).astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroPointQuantisation(Perturbation):
+    """q = round((x - low) / s), s = (high - low) / (2^bits - 1): the range of each coordinate, seen on calibration
+    vectors, is spread over all codes (Jacob et al. 2018, eq. 1, where the zero point is -low / s).
+
+    Open one with `fit`. Values outside the range are clipped; inside, |low + s q - x| ≤ s/2.
+    """
+
+    low: np.ndarray = field(repr=False)  # [d]
+    high: np.ndarray = field(repr=False)  # [d]
+    level_bits: int = 8
+    name: ClassVar[str] = "zero-point quantisation"
+    measure: ClassVar[str] = "bits a coordinate"
+
+    def __post_init__(self):
+        require(self.level_bits in range(1, 9), "level_bits", "an integer from 1 to 8", self.level_bits)
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, level_bits: int = 8) -> "ZeroPointQuantisation":
+        """Ranges of the calibration vectors [n, d]. Raises `InputError` for a coordinate that never changes."""
+        vectors = check_unit(vectors)
+        low, high = vectors.min(axis=0), vectors.max(axis=0)
+        if not (low < high).all():
+            raise InputError(
+                f"coordinate {int(np.flatnonzero(low >= high)[0])} is the same in all {len(vectors)} calibration "
+                "vectors; give more of them"
+            )
+        return cls(low, high, level_bits)
+
+    @property
+    def strength(self) -> float:
+        return self.level_bits
+
+    @property
+    def step(self) -> np.ndarray:
+        """Distance between two codes, [d]."""
+        return (self.high - self.low) / (2**self.level_bits - 1)
+
+    def bits(self, embed_dim: int) -> int:
+        return self.level_bits * embed_dim
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        check_width(vectors, len(self.low), self.name)
+        return np.rint((vectors.clip(self.low, self.high) - self.low) / self.step).astype(np.uint8)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, len(self.low), self.name)
+        return self.low + stored * self.step
+
+
+@dataclass(frozen=True)
+class Binary(Perturbation):
+    """One bit a coordinate, x > 0, eight in a byte (as sentence-transformers' "ubinary"). The attacker reads the bits
+    as ±1/√d. For directions spread evenly, E[cos] → √(2/π) = 0.798 in high dimension.
+    """
+
+    embed_dim: int
+    name: ClassVar[str] = "binary"
+    measure: ClassVar[str] = "bits a coordinate"
+
+    def __post_init__(self):
+        require(self.embed_dim >= 1, "embed_dim", "at least 1", self.embed_dim)
+
+    @property
+    def strength(self) -> float:
+        return 1
+
+    def bits(self, embed_dim: int) -> int:
+        return embed_dim
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        check_width(vectors, self.embed_dim, self.name)
+        return np.packbits(vectors > 0, axis=1)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, -(-self.embed_dim // 8), self.name)
+        return 2.0 * np.unpackbits(stored, axis=1, count=self.embed_dim) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class ProductQuantisation(Perturbation):
+    """The vector is cut into parts; of each only the number of the nearest centroid is kept (Jégou et al. 2011).
+
+    Open one with `fit`. The attacker puts the centroids back together; the codebook is public.
+    """
+
+    centroids: np.ndarray = field(repr=False)  # [parts, codes, d / parts]
+    name: ClassVar[str] = "product quantisation"
+    measure: ClassVar[str] = "parts of a vector"
+
+    @classmethod
+    def fit(
+        cls,
+        vectors: np.ndarray,
+        parts: int,
+        *,
+        codes: int = 256,
+        rounds: int = 20,
+        generator: torch.Generator | None = None,
+    ) -> "ProductQuantisation":
+        """Codebook by k-means on training vectors [n, d], for each part on its own.
+
+        Raises `InputError` unless parts divides d, 2 ≤ codes ≤ 256, and there is a vector for each code.
+        """
+        vectors = check_unit(vectors)
+        n, d = vectors.shape
+        require(parts >= 1 and d % parts == 0, "parts", f"a divisor of the dimension {d}", parts)
+        require(2 <= codes <= 256, "codes", "from 2 to 256, one byte a part", codes)
+        require(codes <= n, "codes", f"at most the {n} training vectors", codes)
+        random = numpy_generator(generator, "fitting a product quantiser")
+        pieces = vectors.reshape(n, parts, d // parts)
+        return cls(np.stack([k_means(pieces[:, part], codes, rounds, random) for part in range(parts)]))
+
+    @property
+    def strength(self) -> float:
+        return len(self.centroids)
+
+    def bits(self, embed_dim: int) -> int:
+        parts, codes, _ = self.centroids.shape
+        return parts * (codes - 1).bit_length()
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        parts, _, width = self.centroids.shape
+        check_width(vectors, parts * width, self.name)
+        pieces = vectors.reshape(len(vectors), parts, width)
+        return np.stack([vq(pieces[:, i], self.centroids[i])[0] for i in range(parts)], axis=1).astype(np.uint8)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, len(self.centroids), self.name)
+        return self.centroids[np.arange(len(self.centroids)), stored].reshape(len(stored), -1)
+
+
+def k_means(points: np.ndarray, codes: int, rounds: int, random: np.random.Generator) -> np.ndarray:
+    """Centroids [codes, width] by Lloyd's rounds from random points. A centroid that loses all its points stays."""
+    centroids = points[random.choice(len(points), codes, replace=False)]
+    for _ in range(rounds):
+        nearest = vq(points, centroids)[0]
+        counts = np.bincount(nearest, minlength=codes)[:, None]
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, nearest, points)
+        centroids = np.where(counts > 0, sums / np.maximum(counts, 1), centroids).astype(points.dtype)
+    return centroids

@@ -1,0 +1,140 @@
+"""Reduction: fewer coordinates. The way back is explicit, for the model wants all d of them."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from invlib.perturb.perturbation import Perturbation, check_unit, check_width, numpy_generator, require, unit
+
+
+@dataclass(frozen=True)
+class Truncation(Perturbation):
+    """The leading `keep` of `embed_dim` coordinates, renormalised (Matryoshka: Kusupati et al. 2022, §3).
+
+    Way back: zeros for the rest, so the cosine to the clean vector is the length of its leading part. An encoder that
+    was not trained for it (all-MiniLM-L6-v2 was not) has no reason to keep its meaning in front.
+    """
+
+    keep: int
+    embed_dim: int
+    name: ClassVar[str] = "truncation"
+    measure: ClassVar[str] = "leading coordinates kept"
+
+    def __post_init__(self):
+        require(1 <= self.keep <= self.embed_dim, "keep", f"from 1 to {self.embed_dim}", self.keep)
+
+    @property
+    def strength(self) -> float:
+        return self.keep
+
+    def bits(self, embed_dim: int) -> int:
+        return 32 * self.keep
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        check_width(vectors, self.embed_dim, "a clean vector for this truncation")
+        return unit(vectors[:, : self.keep])
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, self.keep, self.name)
+        return np.pad(stored, ((0, 0), (0, self.embed_dim - self.keep)))
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalComponents(Perturbation):
+    """y = (x - mean) Cᵀ with the `keep` directions C of largest variance (Pearson 1901). Way back: y C + mean.
+
+    Open one with `fit`; mean and directions are public, as a query must pass through them too.
+    """
+
+    mean: np.ndarray = field(repr=False)  # [d]
+    components: np.ndarray = field(repr=False)  # [keep, d], orthonormal rows
+    name: ClassVar[str] = "principal components"
+    measure: ClassVar[str] = "components kept"
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, keep: int) -> "PrincipalComponents":
+        """Directions of the given vectors [n, d]. Raises `InputError` for more than min(n - 1, d) of them."""
+        vectors = check_unit(vectors).astype(np.float64)
+        n, d = vectors.shape
+        require(1 <= keep <= min(n - 1, d), "keep", f"from 1 to {min(n - 1, d)} for {n} vectors of dimension {d}", keep)
+        mean = vectors.mean(axis=0)
+        _, _, directions = np.linalg.svd(vectors - mean, full_matrices=False)
+        return cls(mean, directions[:keep])
+
+    @property
+    def strength(self) -> float:
+        return len(self.components)
+
+    def bits(self, embed_dim: int) -> int:
+        return 32 * len(self.components)
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        check_width(vectors, len(self.mean), "a clean vector for these components")
+        return ((vectors - self.mean) @ self.components.T).astype(np.float32)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, len(self.components), self.name)
+        return stored @ self.components + self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class RandomProjection(Perturbation):
+    """y = x P, P [d, keep] of independent N(0, 1/keep): E|y|² = |x|² (Johnson and Lindenstrauss 1984; Dasgupta and
+    Gupta 2003). Way back, for who knows P: y P⁺, the shortest vector that projects to y; E[cos²] = keep / d.
+
+    Draw one with `draw`. Kept secret, P is a key: then `recover` is out of reach, and `least_squares` on known pairs
+    takes its place.
+    """
+
+    matrix: np.ndarray = field(repr=False)  # [d, keep]
+    name: ClassVar[str] = "random projection"
+    measure: ClassVar[str] = "dimensions kept"
+
+    @classmethod
+    def draw(cls, embed_dim: int, keep: int, generator: torch.Generator | None = None) -> "RandomProjection":
+        """A matrix for vectors of dimension embed_dim. Raises `InputError` unless 1 ≤ keep ≤ embed_dim."""
+        require(1 <= keep <= embed_dim, "keep", f"from 1 to {embed_dim}", keep)
+        random = numpy_generator(generator, "drawing a projection")
+        return cls(random.standard_normal((embed_dim, keep)) / np.sqrt(keep))
+
+    @property
+    def strength(self) -> float:
+        return self.matrix.shape[1]
+
+    def bits(self, embed_dim: int) -> int:
+        return 32 * self.matrix.shape[1]
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        check_width(vectors, len(self.matrix), "a clean vector for this projection")
+        return (vectors @ self.matrix).astype(np.float32)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, self.matrix.shape[1], self.name)
+        return stored @ np.linalg.pinv(self.matrix)
+
+
+@dataclass(frozen=True)
+class CoordinateDropout(Perturbation):
+    """A share of the coordinates, drawn anew for each vector, is set to 0: exactly share · d of them (rounded), so that
+    E[cos²] = 1 - share whatever the vector.
+    """
+
+    share: float
+    name: ClassVar[str] = "coordinate dropout"
+    measure: ClassVar[str] = "share of coordinates set to 0"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require(0 <= self.share < 1, "share", "at least 0 and below 1", self.share)
+
+    @property
+    def strength(self) -> float:
+        return self.share
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        d = vectors.shape[1]
+        dropped = min(round(self.share * d), d - 1)  # one coordinate is left: zero vectors have no direction
+        rank = random.uniform(size=vectors.shape).argsort(axis=1).argsort(axis=1)
+        return np.where(rank < dropped, np.float32(0), vectors)

@@ -1,0 +1,160 @@
+"""Utility: what a perturbation costs the people who search. All similarities are cosines.
+
+`clean` and `vectors` belong together row by row; their dimensions may differ. Give the vectors in the form in which
+the store compares them (or mapped back, which for codes is the same).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import torch
+
+from invlib.errors import InputError
+from invlib.metrics import interval
+from invlib.perturb import Perturbation, unit
+
+ROWS = 512  # compared with all others at a time: [n, n] of a large store would not fit
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Queries, the sentences to be found, and how relevant each is: integers [queries, sentences], 0 for not at all."""
+
+    queries: list[str]
+    sentences: list[str]
+    relevance: np.ndarray
+
+
+def read_retrieval(folder: str | Path) -> Retrieval:
+    """The retrieval set in a folder: sentences.jsonl {"id", "text"}, queries.jsonl {"query", "relevant": {id: grade}}.
+
+    Raises `InputError` for a missing file, an id that stands twice, or a judgement of a sentence that is not there.
+    """
+    sentences, queries = (_read_lines(Path(folder) / f"{name}.jsonl") for name in ("sentences", "queries"))
+    column = {row["id"]: place for place, row in enumerate(sentences)}
+    if len(column) < len(sentences):
+        raise InputError(f"{folder}: an id stands twice in sentences.jsonl; make the ids unique")
+    relevance = np.zeros((len(queries), len(sentences)), int)
+    for place, row in enumerate(queries):
+        for identity, grade in row["relevant"].items():
+            if identity not in column:
+                raise InputError(
+                    f"{folder}: query {place} judges {identity!r}, which sentences.jsonl does not have; correct the id"
+                )
+            relevance[place, column[identity]] = grade
+    return Retrieval([row["query"] for row in queries], [row["text"] for row in sentences], relevance)
+
+
+def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> np.ndarray:
+    """recall@k against the clean vectors, [n]: share of a row's k nearest others that are still among its k nearest.
+
+    Equal similarities are taken in row order. Raises `InputError` unless 1 ≤ k < n and the rows belong together.
+    """
+    _check(clean, vectors)
+    if not 1 <= k < len(clean):
+        raise InputError(f"k must be from 1 to {len(clean) - 1} for {len(clean)} vectors, got {k}")
+    pairs = zip(_similarities(clean), _similarities(vectors), strict=True)
+    return np.array([np.isin(_top(after, k), _top(before, k)).mean() for before, after in pairs])
+
+
+def rank_correlation(clean: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Spearman's ρ, [n]: of a row's clean similarities to all others with its perturbed ones; ties share their rank.
+
+    Raises `InputError` for fewer than 3 rows, rows that do not belong together, or a row equally similar to all others,
+    which has no ranking.
+    """
+    _check(clean, vectors)
+    if len(clean) < 3:
+        raise InputError(f"a rank correlation needs at least 3 vectors, got {len(clean)}")
+    found = []
+    for row, (before, after) in enumerate(zip(_similarities(clean), _similarities(vectors), strict=True)):
+        if np.ptp(before) == 0 or np.ptp(after) == 0:
+            raise InputError(f"row {row} is equally similar to all others; there is no ranking to compare")
+        found.append(np.corrcoef(scipy.stats.rankdata(before), scipy.stats.rankdata(after))[0, 1])
+    return np.array(found)
+
+
+def ndcg(queries: np.ndarray, sentences: np.ndarray, relevance: np.ndarray, *, k: int = 10) -> np.ndarray:
+    """nDCG@k of each query, [q]: Σ grade / log2(place + 1) over the k most similar sentences, divided by the best
+    possible sum (Järvelin and Kekäläinen 2002, with linear gain as in trec_eval).
+
+    queries: [q, d]; sentences: [n, d]; relevance: grades ≥ 0, [q, n]. Equal similarities are taken in row order.
+    Raises `InputError` for shapes that do not fit, or a query without any relevant sentence.
+    """
+    if relevance.shape != (len(queries), len(sentences)):
+        raise InputError(
+            f"{len(queries)} queries and {len(sentences)} sentences need grades of shape "
+            f"[{len(queries)}, {len(sentences)}], got {list(relevance.shape)}"
+        )
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}")
+    none = np.flatnonzero(~(relevance > 0).any(axis=1))
+    if none.size:
+        raise InputError(f"query {none[0]} has no relevant sentence; judge one or remove the query")
+    order = np.argsort(-(unit(queries) @ unit(sentences).T), axis=1, kind="stable")
+    discount = 1 / np.log2(np.arange(2, min(k, len(sentences)) + 2))
+    gained = np.take_along_axis(relevance, order, axis=1)[:, :k] @ discount
+    ideal = -np.sort(-relevance, axis=1)[:, :k] @ discount
+    return gained / ideal
+
+
+def cost(
+    perturbation: Perturbation,
+    sentences: np.ndarray,
+    queries: np.ndarray,
+    relevance: np.ndarray,
+    generator: torch.Generator | None = None,
+    *,
+    k: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What a perturbation of sentences [n, d] and queries [q, d] leaves of the search: metric, value, low, high, n.
+
+    Both sides go through it, as in Morris et al. 2023: for a rotation or projection they must, for noise it is the
+    harsher reading. They are compared mapped back, which for codes is how a store decodes them.
+    Intervals: bootstrap percentiles over the sentences (recall, rank correlation) or the queries (nDCG).
+    """
+    found = perturbation.recover(perturbation.store(sentences, generator))
+    asked = perturbation.recover(perturbation.store(queries, generator))
+    values = {
+        f"recall@{k}": neighbour_recall(sentences, found, k=k),
+        "rank_correlation": rank_correlation(sentences, found),
+        f"ndcg@{k}": ndcg(asked, found, relevance, k=k),
+    }
+    rows = [(metric, *interval(each, metric, seed), len(each)) for metric, each in values.items()]
+    return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
+
+
+def _similarities(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    """For each row its cosines to all other rows, [n - 1]: a vector that finds itself says nothing."""
+    vectors = unit(vectors)
+    for start in range(0, len(vectors), ROWS):
+        for row, cosines in enumerate(vectors[start : start + ROWS] @ vectors.T, start):
+            yield np.delete(cosines, row)
+
+
+def _top(similarities: np.ndarray, k: int) -> np.ndarray:
+    return np.argsort(-similarities, kind="stable")[:k]
+
+
+def _check(clean: np.ndarray, vectors: np.ndarray) -> None:
+    if clean.ndim != 2 or vectors.ndim != 2 or len(clean) != len(vectors):
+        raise InputError(
+            f"clean and perturbed vectors must belong together row by row, got shapes {list(clean.shape)} and "
+            f"{list(vectors.shape)}"
+        )
+    for name, array in (("clean", clean), ("perturbed", vectors)):
+        broken = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        if broken.size:
+            raise InputError(f"{name} row {broken[0]} has NaN or infinite entries; remove it or repair its source")
+
+
+def _read_lines(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; the project's own set is in data/retrieval")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
