@@ -4,10 +4,14 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from invlib.errors import InputError
@@ -15,7 +19,8 @@ from invlib.trajectory import Trajectory
 from invlib.widgets import player
 from invlib.widgets.player import SCRIPT, STYLE, frames, static_html
 
-SCREENS = Path(__file__).parent.parent / "build" / "screens"
+ROOT = Path(__file__).parent.parent
+SCREENS, REPORT = ROOT / "build" / "screens", ROOT / "notebooks" / "_report"
 M, LAST, TOP = 4, 4, 3
 HOSTILE = '</script><script>document.title="owned"</script><!--<img src=x onerror=alert(1)>'
 PIECES = {5: "we", 6: "had", 7: "rain", 8: "snow", 9: ".", 10: HOSTILE}
@@ -54,7 +59,7 @@ def long_trajectory(length: int, num_steps: int) -> Trajectory:
     top_ids[1:][tokens[:-1] > 0] = -1
     top_ids[0] = -1
     confidence = np.where(tokens > 0, random.uniform(size=length), np.nan)
-    probs = random.uniform(size=top_ids.shape)
+    probs = -np.sort(-random.dirichlet([0.5] * 6, size=tokens.shape))[..., :5]
     return Trajectory(tokens, confidence, top_ids, probs, 0, {i: f"word{i:02}" for i in range(200)}, "word " * length)
 
 
@@ -158,11 +163,11 @@ def chromium() -> Browser:
 
 
 @pytest.fixture
-def open_page(chromium, tmp_path):
-    """Opens a body of HTML from a file, with the network off; in the end no request has left and no error was seen."""
+def open_file(chromium):
+    """Opens a file with the network off; in the end no request has left this machine and no error was seen."""
     requests, errors, contexts = [], [], []
 
-    def opened(body: str, *, width: int = 1000, theme: str = "light", html: str = "", body_tag: str = "") -> Page:
+    def opened(file: Path, *, width: int = 1000, theme: str = "light") -> Page:
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
         contexts.append(context)
         page = context.new_page()
@@ -171,12 +176,6 @@ def open_page(chromium, tmp_path):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.clock.install(time=0)
-        file = tmp_path / "page.html"
-        file.write_text(
-            f'<!doctype html><html {html}><meta charset="utf-8"><title>page</title>'
-            f'<body {body_tag} style="margin: 12px">{body}</body></html>',
-            encoding="utf-8",
-        )
         page.goto(file.as_uri())
         page.clock.pause_at(3600)  # from here on time stands still until a test lets it run
         return page
@@ -186,6 +185,22 @@ def open_page(chromium, tmp_path):
         context.close()
     assert not errors
     assert requests and all(url.startswith(("file:", "blob:")) for url in requests), requests
+
+
+@pytest.fixture
+def open_page(open_file, tmp_path):
+    """Opens a body of HTML as a page of its own."""
+
+    def opened(body: str, *, html: str = "", body_tag: str = "", **view) -> Page:
+        file = tmp_path / "page.html"
+        file.write_text(
+            f'<!doctype html><html {html}><meta charset="utf-8"><title>page</title>'
+            f'<body {body_tag} style="margin: 12px">{body}</body></html>',
+            encoding="utf-8",
+        )
+        return open_file(file, **view)
+
+    return opened
 
 
 @pytest.fixture
@@ -526,3 +541,25 @@ def test_a_closed_live_widget_leaves_nothing_behind(live):
     assert live.locator(".invlib-player").count() == 0
     assert live.evaluate("model.listeners") == 0
     live.clock.run_for(7000)
+
+
+def test_the_player_in_the_report_plays_from_a_file_in_either_theme(open_file, trajectory, tmp_path):
+    trajectory.save(tmp_path / "saved.npz")
+    source = f"""from invlib.trajectory import Trajectory
+from invlib.widgets import player
+player(Trajectory.load({str(tmp_path / "saved.npz")!r}))"""
+    notebook = new_notebook(cells=[new_markdown_cell("# One player"), new_code_cell(source)])
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks" / "01_one.ipynb")
+    build = [sys.executable, REPORT / "build.py", "--notebooks", tmp_path / "notebooks", "--out", tmp_path / "build"]
+    subprocess.run(build, check=True)
+    for theme in ("light", "dark"):
+        page = open_file(tmp_path / "build" / "report" / "01_one.html", theme=theme, width=600)
+        player_ = page.get_by_role("group", name="Player")
+        player_.get_by_role("button", name="Play").click()
+        page.clock.run_for(700 * LAST)
+        assert shows(player_, trajectory, LAST)
+        assert is_dark(page) == (theme == "dark")
+        plate = page.locator(".text_html").evaluate("node => getComputedStyle(node).backgroundColor")
+        assert plate == "rgba(0, 0, 0, 0)"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 600

@@ -146,7 +146,7 @@ class Player {
         const p = this.confidence(from, position);
         const rect = s("rect", { x: position + 0.04, y: from, width: 0.92, height: to - from });
         if (p === UNKNOWN) rect.setAttribute("class", "unknown");
-        else rect.style.fillOpacity = 0.12 + (0.88 * p) / 1000;
+        else rect.style.fillOpacity = 0.25 + (0.75 * p) / 1000;
           svg.append(rect);
       }
     }
@@ -174,8 +174,7 @@ class Player {
     this.told = h("p");
     this.asked = h("p", { class: "quiet" });
     this.list = h("ol");
-    const most = Math.max(...this.frames.top.flat().map((ranked) => ranked.length / 2), 0);
-    this.list.style.setProperty("--rows", most); // room for all, so that nothing below moves
+    this.most = Math.max(...this.frames.top.flat().map((ranked) => ranked.length / 2), 0);
     const box = h("div", { class: "details", role: "region", "aria-label": "Alternatives", id: this.id });
     box.append(this.heading, this.told, this.asked, this.list);
     return box;
@@ -349,8 +348,13 @@ class Player {
     this.told.textContent = this.state(this.step, position);
     this.asked.textContent =
       asked < 0 ? "not asked so far" : `likeliest in step ${asked}${asked < this.step ? ", when last asked" : ""}`;
-    const pairs = ranked.flatMap((_, i) => (i % 2 ? [] : [[ranked[i], ranked[i + 1]]]));
-    this.list.replaceChildren(...pairs.map(([other, p]) => this.alternative(other, p, other === piece)));
+    const rows = [];
+    for (let i = 0; i < ranked.length; i += 2) {
+      rows.push(this.alternative(ranked[i], ranked[i + 1], ranked[i] === piece));
+    }
+    // Empty places keep their room: nothing below may move.
+    while (rows.length < this.most) rows.push(h("li", { "aria-hidden": "true" }, h("span", { class: "bar" })));
+    this.list.replaceChildren(...rows);
   }
 
   alternative(piece, p, written) {
