@@ -302,6 +302,12 @@ def test_the_keyboard_moves_through_the_steps(page, trajectory, focused):
     assert shows(page, trajectory, 1)
 
 
+def test_space_on_a_button_presses_it(page, trajectory):
+    page.get_by_role("button", name="Next step").press("Space")
+    page.clock.run_for(7000)
+    assert shows(page, trajectory, 1)
+
+
 def test_hovering_a_token_shows_what_else_was_considered(page, trajectory):
     for step in range(1, LAST + 1):
         page.get_by_role("slider").fill(str(step))
@@ -316,6 +322,8 @@ def test_hovering_a_token_shows_what_else_was_considered(page, trajectory):
 
 def test_focus_shows_the_same_and_the_arrows_choose_a_token(page, trajectory):
     page.get_by_role("slider").fill("1")
+    token(page, 2).focus()
+    assert alternatives(page) == expected_alternatives(trajectory, 1, 2)
     token(page, 0).focus()
     assert alternatives(page) == expected_alternatives(trajectory, 1, 0)
     page.keyboard.press("ArrowDown")
@@ -452,20 +460,31 @@ def test_a_change_of_theme_is_followed(page):
     expect(page.locator(".invlib-player")).to_have_css("color-scheme", "light")
 
 
+# Where every token stands on the page, and how high the page is.
+LAYOUT = """
+() => [...document.querySelectorAll("[data-invlib-player]")]
+  .flatMap((player) => [...player.shadowRoot.querySelectorAll(".cell")])
+  .map((cell) => cell.getBoundingClientRect())
+  .map((box) => `${box.x} ${box.y + scrollY} ${box.width} ${box.height}`)
+  .concat(document.documentElement.scrollHeight)
+  .join()
+"""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [600, 1600])
-def test_it_fits_the_page_and_keeps_its_height(open_page, trajectory, width, theme):
-    tame = dataclasses.replace(trajectory, pieces=PIECES | {10: "today"}, text="we had snow today.")
+def test_it_fits_the_page_and_nothing_moves_while_it_plays(open_page, trajectory, width, theme):
+    tame = dataclasses.replace(trajectory, pieces=PIECES | {10: "yesterday"}, text="we had snow yesterday.")
     html = static_html(frames(tame)) + "<p>" + static_html(frames(long_trajectory(length=32, num_steps=32)))
     page = open_page(html, width=width, theme=theme, body_tag='class="page"')
     page.add_style_tag(content=".page { color-scheme: light dark; background: Canvas }")
-    heights = set()
+    layouts = set()
     for step in range(LAST + 1):
         for player_ in page.get_by_role("group", name="Player").all():
             player_.get_by_role("slider").fill(str(step * (8 if player_.get_by_role("option").count() > 20 else 1)))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        heights.add(page.evaluate("document.documentElement.scrollHeight"))
-    assert len(heights) == 1  # nothing moves while it plays
+        layouts.add(page.evaluate(LAYOUT))
+    assert len(layouts) == 1
     for player_ in page.get_by_role("group", name="Player").all():
         player_.get_by_role("slider").fill("3")
         token(player_, 2).hover()

@@ -116,10 +116,11 @@ class Player {
     this.cells = this.frames.tokens[0].map((_, position) => {
       const word = h("span", { class: "word", dir: "auto" });
       const bar = h("span", { class: "bar" }, h("span"));
-      const cell = h("div", { class: "cell", role: "option", tabindex: -1 }, word, bar, h("span", { class: "marks" }));
-      // As wide as the widest it will show: no token moves while the others are uncovered.
-      const widest = Math.max(...this.frames.tokens.map((step) => [...this.word(step[position])].length));
-      cell.style.setProperty("--chars", widest);
+      // All that it will show, one below the other, unseen: as wide as the widest, so no token moves while it plays.
+      const shown = new Set(this.frames.tokens.map((step) => this.word(step[position])));
+      const room = h("span", { class: "room", "aria-hidden": "true" }, [...shown].join("\n"));
+      const marks = h("span", { class: "marks" });
+      const cell = h("div", { class: "cell", role: "option", tabindex: -1 }, room, word, bar, marks);
       cell.addEventListener("pointerenter", () => this.inspect(position));
       cell.addEventListener("focus", () => this.inspect(position));
       return cell;
