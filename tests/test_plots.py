@@ -1,4 +1,4 @@
-"""Figures and the player: what they show, not how they look."""
+"""Figures: what they show, not how they look."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,7 +10,6 @@ import torch
 from invlib.model import Modulation
 from invlib.plots import plot_modulation, plot_order, plot_scores, plot_trajectory, use_style
 from invlib.trajectory import Trajectory
-from invlib.widgets import player
 
 MASK = 4
 
@@ -26,7 +25,7 @@ def headless():
 
 @pytest.fixture
 def trajectory() -> Trajectory:
-    """Three positions in two steps: the middle one first, and a word that HTML would swallow."""
+    """Three positions in two steps: the middle one first."""
     tokens = np.array([[MASK, MASK, MASK], [MASK, 7, MASK], [6, 7, 8]], np.int32)
     confidence = np.where(tokens == MASK, np.nan, 0.9).astype(np.float32)
     top_ids = np.where(tokens[..., None] == MASK, -1, tokens[..., None])
@@ -72,20 +71,3 @@ def test_the_score_plot_scales_bleu_to_the_common_axis():
 def test_a_given_axes_is_used(trajectory):
     ax = plt.subplots()[1]
     assert plot_trajectory(trajectory, ax=ax) is ax
-
-
-def test_the_player_carries_all_frames_and_a_static_version(trajectory):
-    view = player(trajectory)
-    frames = view.children[1].children
-    assert len(frames) == 3
-    assert frames[1].value.count("[MASK]") == 2 and "&lt;b&gt;" in frames[1].value
-    bundle = view._repr_mimebundle_()
-    data = bundle[0] if isinstance(bundle, tuple) else bundle
-    assert data["text/plain"] == "we <b> go"
-    assert data["text/html"].count("<div>") == 3 and "<b>" not in data["text/html"]
-    assert "application/vnd.jupyter.widget-view+json" in data
-
-
-def test_what_is_new_in_a_step_is_marked_by_more_than_colour(trajectory):
-    first, second = (player(trajectory).children[1].children[step].value for step in (1, 2))
-    assert first.count("text-decoration:underline") == 1 and second.count("text-decoration:underline") == 2

@@ -95,7 +95,9 @@ def test_it_carries_the_pieces_it_shows_and_no_others(trajectory):
     assert trajectory.pieces == {i: VOCAB[i] for i in (4, 5, 6, 7, 8, 9)}
 
 
-def test_what_is_saved_is_loaded_equal(trajectory, tmp_path):
+@pytest.mark.parametrize("pinned", [None, np.array([False, True, False])], ids=["not said", "one pinned"])
+def test_what_is_saved_is_loaded_equal(trajectory, tmp_path, pinned):
+    trajectory = dataclasses.replace(trajectory, pinned=pinned)
     trajectory.save(tmp_path / "one.npz")
     loaded = Trajectory.load(tmp_path / "one.npz")
     for field in dataclasses.fields(Trajectory):

@@ -1,56 +1,95 @@
-"""player(trajectory): step through an inversion with a play button and a slider."""
+"""player(trajectory): step through an inversion token by token, in a notebook or on a page without a kernel."""
 
+import hashlib
+import json
 from html import escape
+from pathlib import Path
+from typing import Any
 
-import ipywidgets
+import anywidget
+import numpy as np
+import traitlets
 
+from invlib.errors import InputError
 from invlib.trajectory import Trajectory
 
-# Grey: still masked. Blue, bold and underlined: uncovered in this step (colour is never the only sign).
-MASKED = "color:#767676"
-UNCOVERED = "color:#0072B2;font-weight:bold;text-decoration:underline"
-MILLISECONDS_PER_STEP = 700
+SCRIPT = Path(__file__).with_name("player.js")
+STYLE = Path(__file__).with_name("player.css")
 
 
-class Player(ipywidgets.VBox):
-    """All frames travel once and are linked in the browser: scrubbing asks no kernel.
+class Player(anywidget.AnyWidget):
+    """All frames travel once, so scrubbing asks no kernel. The output also carries a page that needs none."""
 
-    Where no widget can live (a static page), the steps stand below each other.
+    _esm = SCRIPT
+    _css = STYLE
+    frames = traitlets.Dict().tag(sync=True)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, "text/html": static_html(self.frames), "text/plain": self.frames["text"]}, metadata
+
+
+def player(trajectory: Any) -> Player:
+    """A view of one inversion: play, pause, step, scrub; hover or focus a token to see what else was considered.
+
+    trajectory: one entry of `Inversion.trajectories`. Raises `InputError` for anything else.
     """
-
-    def __init__(self, trajectory: Trajectory):
-        last = trajectory.num_steps
-        lines = [step_html(trajectory, step) for step in range(last + 1)]
-        play = ipywidgets.Play(max=last, interval=MILLISECONDS_PER_STEP)
-        slider = ipywidgets.IntSlider(max=last, description="step")
-        frames = ipywidgets.Stack([ipywidgets.HTML(line) for line in lines], selected_index=0)
-        ipywidgets.jslink((play, "value"), (slider, "value"))
-        ipywidgets.jslink((slider, "value"), (frames, "selected_index"))
-        super().__init__([ipywidgets.HBox([play, slider]), frames])
-        self._static_html = "".join(f"<div>{step}: {line}</div>" for step, line in enumerate(lines))
-        self._text = trajectory.text
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        bundle = super()._repr_mimebundle_(include=include, exclude=exclude)
-        data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
-        data = {**data, "text/html": self._static_html, "text/plain": self._text}
-        return (data, *metadata) if metadata else data
+    if not isinstance(trajectory, Trajectory):
+        raise InputError(
+            f"the player shows one Trajectory, got {type(trajectory).__name__}; "
+            "pass result.trajectories[0] of result = inverter.invert(vectors)"
+        )
+    return Player(frames=frames(trajectory))
 
 
-def player(trajectory: Trajectory) -> Player:
-    """A view of one inversion: play, pause, scrub."""
-    return Player(trajectory)
+def frames(trajectory: Trajectory) -> dict[str, Any]:
+    """Every step at once, as small as JSON stays readable. Probabilities are whole thousandths.
+
+    tokens[step][position]: index into `pieces`; -1 while masked
+    confidence[step][position]: probability of the shown token when written; -1 where there is none
+    top[step][position]: [piece, probability, piece, probability, …]; empty where the model was not asked
+    pinned: positions that were given rather than uncovered; absent where the trajectory does not say
+    """
+    asked = trajectory.top_ids >= 0
+    used = np.unique(np.concatenate([trajectory.tokens[~trajectory.masked], trajectory.top_ids[asked]])).tolist()
+    place = {token: index for index, token in enumerate(used)} | {-1: -1}
+    shown = np.where(trajectory.masked, -1, trajectory.tokens).tolist()
+    told = {
+        "pieces": [trajectory.pieces[token] for token in used],
+        "tokens": [[place[token] for token in step] for step in shown],
+        "confidence": _thousandths(np.where(trajectory.masked, np.nan, trajectory.confidence)),
+        "top": [
+            [
+                [n for token, p in zip(ids, probs, strict=True) if token >= 0 for n in (place[token], p)]
+                for ids, probs in zip(*step, strict=True)
+            ]
+            for step in zip(trajectory.top_ids.tolist(), _thousandths(trajectory.top_probs), strict=True)
+        ],
+        "text": trajectory.text,
+    }
+    if trajectory.pinned is not None:
+        told["pinned"] = np.flatnonzero(trajectory.pinned).tolist()
+    return told
 
 
-def step_html(trajectory: Trajectory, step: int) -> str:
-    """The tokens of one step as HTML, each with its position and, once visible, its probability as a tooltip."""
-    spans = []
-    for position, word in enumerate(trajectory.words(step)):
-        if trajectory.masked[step, position]:
-            style, title = MASKED, f"position {position}: masked"
-        else:
-            is_new = trajectory.uncovered_at[position] == step
-            style = UNCOVERED if is_new else ""
-            title = f"position {position}: p = {trajectory.confidence[step, position]:.2f}"
-        spans.append(f'<span style="{style}" title="{title}">{escape(word)}</span>')
-    return '<span style="font-family:monospace">' + " ".join(spans) + "</span>"
+def static_html(frames: dict[str, Any]) -> str:
+    """The same player for a page without a kernel; where scripts do not run, its steps below each other."""
+    steps = "\n".join(f"{step:3d}  {_line(frames, step)}" for step in range(len(frames["tokens"])))
+    # `<` as \u003c: no token can end the script or open a comment in it.
+    told = json.dumps({"style": STYLE.read_text(encoding="utf-8"), "frames": frames}, separators=(",", ":"))
+    told = told.replace("<", "\\u003c")
+    # By content, not at random: a notebook that is executed again keeps its output byte by byte.
+    name = hashlib.sha256(told.encode()).hexdigest()[:12]
+    return (
+        f'<div data-invlib-player="{name}"><pre>{escape(steps)}</pre></div>\n'
+        f'<script type="module">\n{SCRIPT.read_text(encoding="utf-8")}\nmount("{name}", {told});\n</script>'
+    )
+
+
+def _line(frames: dict[str, Any], step: int) -> str:
+    return " ".join("[MASK]" if piece < 0 else frames["pieces"][piece] for piece in frames["tokens"][step])
+
+
+def _thousandths(probabilities: np.ndarray) -> list:
+    """Nested lists of whole thousandths; -1 for NaN."""
+    return np.rint(np.nan_to_num(1000.0 * probabilities.astype(float), nan=-1)).astype(int).tolist()

@@ -49,13 +49,15 @@ def execute_all(paths: list[Path], executed: Path) -> None:
     width = max(len(path.stem) for path in paths)
     for path in paths:
         seconds = execute(path, executed / path.name)
-        label_controls(executed / path.name)
+        settle_widgets(executed / path.name)
         print(f"{path.stem:{width}}  {seconds:6.1f} s", flush=True)
 
 
-def label_controls(path: Path) -> None:
+def settle_widgets(path: Path) -> None:
     """Say where a widget can be used, when it brings no static picture of itself: its place would stay empty."""
     notebook = nbformat.read(path, as_version=4)
+    # No page reads the state, and myst-nb writes it into a <script> as it is: a token </script> would break out.
+    notebook.metadata.pop("widgets", None)
     for cell in code_cells(notebook):
         for output in filter(is_only_live, cell.outputs):
             output.data["text/html"] = LIVE_ONLY

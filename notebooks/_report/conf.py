@@ -14,6 +14,8 @@ exclude_patterns = [".doctrees"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["report.css"]
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "home_page_in_toc": True,
