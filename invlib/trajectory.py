@@ -48,7 +48,6 @@ class Trajectory:
     mask_token_id: int
     pieces: dict[int, str]  # token id → what a person is shown
     text: str
-    pinned: Bool[np.ndarray, "length"] | None = None  # given, not uncovered; None: nobody said
 
     @classmethod
     def from_steps(
@@ -126,8 +125,6 @@ class Trajectory:
     def save(self, path: str | Path) -> None:
         """Write one .npz without pickled objects."""
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "pieces"}
-        if self.pinned is None:
-            del arrays["pinned"]  # numpy would pickle None
         with open(path, "wb") as file:
             np.savez_compressed(
                 file,

@@ -47,8 +47,14 @@ def trajectory() -> Trajectory:
         mask_token_id=M,
         pieces=PIECES,
         text=f"we had snow {HOSTILE}.",
-        pinned=np.array([False, False, False, False, True]),
     )
+
+
+def without_pins(trajectory: Trajectory) -> Trajectory:
+    """The same text, but all of it masked at the start."""
+    tokens = trajectory.tokens.copy()
+    tokens[0] = M
+    return dataclasses.replace(trajectory, tokens=tokens)
 
 
 def long_trajectory(length: int, num_steps: int) -> Trajectory:
@@ -91,9 +97,9 @@ def test_the_frames_hold_the_alternatives_with_their_probabilities(trajectory):
         assert flat[1::2] == pytest.approx([1000 * p for _, p in expected], abs=0.5001)
 
 
-def test_pinned_positions_are_told_only_where_the_trajectory_knows_them(trajectory):
+def test_pinned_positions_are_those_that_were_never_masked(trajectory):
     assert frames(trajectory)["pinned"] == [4]
-    assert "pinned" not in frames(dataclasses.replace(trajectory, pinned=None))
+    assert frames(without_pins(trajectory))["pinned"] == []
 
 
 def test_only_pieces_that_are_shown_travel():
@@ -363,7 +369,8 @@ def test_every_mark_is_a_colour_a_shape_and_a_word(page, trajectory):
 
 
 def test_the_legend_names_only_what_happens(open_page, trajectory):
-    plain = dataclasses.replace(trajectory, tokens=np.maximum.accumulate(trajectory.tokens, axis=0), pinned=None)
+    plain = without_pins(trajectory)
+    plain = dataclasses.replace(plain, tokens=np.maximum.accumulate(plain.tokens, axis=0))
     legend = open_page(static_html(frames(plain))).locator(".legend")
     expect(legend).to_contain_text("uncovered in this step")
     expect(legend).not_to_contain_text("masked again")
@@ -397,7 +404,7 @@ def test_the_strips_have_a_place_for_every_visible_token_and_take_a_click(page, 
 
 
 def test_two_players_on_a_page_are_independent_even_with_the_same_frames(open_page, trajectory):
-    other = static_html(frames(dataclasses.replace(trajectory, pinned=None)))
+    other = static_html(frames(without_pins(trajectory)))
     html = static_html(frames(trajectory))
     page = open_page(html + other + html)
     groups = page.get_by_role("group", name="Player").all()

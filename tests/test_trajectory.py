@@ -95,9 +95,7 @@ def test_it_carries_the_pieces_it_shows_and_no_others(trajectory):
     assert trajectory.pieces == {i: VOCAB[i] for i in (4, 5, 6, 7, 8, 9)}
 
 
-@pytest.mark.parametrize("pinned", [None, np.array([False, True, False])], ids=["not said", "one pinned"])
-def test_what_is_saved_is_loaded_equal(trajectory, tmp_path, pinned):
-    trajectory = dataclasses.replace(trajectory, pinned=pinned)
+def test_what_is_saved_is_loaded_equal(trajectory, tmp_path):
     trajectory.save(tmp_path / "one.npz")
     loaded = Trajectory.load(tmp_path / "one.npz")
     for field in dataclasses.fields(Trajectory):
@@ -189,3 +187,21 @@ def test_a_file_with_a_pickled_object_is_refused_without_opening_it(tmp_path):
     for name in ("hostile.npz", "hostile.npy"):
         with pytest.raises(InputError, match=f"{name} is not a saved trajectory"):
             Trajectory.load(tmp_path / name)
+
+
+def test_what_was_never_masked_was_given(trajectory):
+    tokens = trajectory.tokens.copy()
+    tokens[:, 1] = tokens[-1, 1]
+    given = dataclasses.replace(trajectory, tokens=tokens)
+    assert given.pinned.tolist() == [False, True, False]
+    assert given.uncovered_at[1] == 0
+    assert not given.uncovered[:, 1].any()
+
+
+def test_a_token_that_is_masked_again_is_seen_leaving_and_coming_back(trajectory):
+    tokens = np.repeat(trajectory.tokens[-1:], len(trajectory.tokens), axis=0)
+    tokens[[0, 2], 0] = trajectory.mask_token_id
+    again = dataclasses.replace(trajectory, tokens=tokens)
+    assert again.uncovered[:, 0].nonzero()[0].tolist() == [1, 3]
+    assert again.remasked[:, 0].nonzero()[0].tolist() == [2]
+    assert again.uncovered_at.tolist() == [3, 0, 0]

@@ -48,13 +48,13 @@ def frames(trajectory: Trajectory) -> dict[str, Any]:
     tokens[step][position]: index into `pieces`; -1 while masked
     confidence[step][position]: probability of the shown token when written; -1 where there is none
     top[step][position]: [piece, probability, piece, probability, …]; empty where the model was not asked
-    pinned: positions that were given rather than uncovered; absent where the trajectory does not say
+    pinned: positions that were given rather than uncovered
     """
     asked = trajectory.top_ids >= 0
     used = np.unique(np.concatenate([trajectory.tokens[~trajectory.masked], trajectory.top_ids[asked]])).tolist()
     place = {token: index for index, token in enumerate(used)} | {-1: -1}
     shown = np.where(trajectory.masked, -1, trajectory.tokens).tolist()
-    told = {
+    return {
         "pieces": [trajectory.pieces[token] for token in used],
         "tokens": [[place[token] for token in step] for step in shown],
         "confidence": _thousandths(np.where(trajectory.masked, np.nan, trajectory.confidence)),
@@ -65,11 +65,9 @@ def frames(trajectory: Trajectory) -> dict[str, Any]:
             ]
             for step in zip(trajectory.top_ids.tolist(), _thousandths(trajectory.top_probs), strict=True)
         ],
+        "pinned": np.flatnonzero(trajectory.pinned).tolist(),
         "text": trajectory.text,
     }
-    if trajectory.pinned is not None:
-        told["pinned"] = np.flatnonzero(trajectory.pinned).tolist()
-    return told
 
 
 def static_html(frames: dict[str, Any]) -> str:
