@@ -4,7 +4,6 @@ Three strategies that compose, `search=(BestOf(32), Remask(2), SwapBeam(8))`: ea
 found. All go through one `Target`, which encodes no text twice and never asks more often than it may.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +22,6 @@ Tokens = tuple[int, ...]
 Edit = dict[int, Tokens]
 DRAFT_STEPS = 8
 REFILL_STEPS = 4
-WEIGHT_OF_VECTOR = 0.1  # of words that the vector asks for, beside those that the other words ask for
 MAX_COMBINED = 6  # edits that are tried together
 
 
@@ -57,7 +55,6 @@ class Target:
         self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         self.max_queries, self.stop_cosine = 0, 1 - 1e-4
         self.model_calls = 0
-        self._asked_for: dict[int, Tensor] = {}
         self.found: dict[str, Found] = {}
         self.error: str | None = None  # what the encoder did wrong; the search ends there
 
@@ -121,18 +118,6 @@ class Target:
         self.model_calls += len(tokens)
         predict = self.denoiser(torch.tensor([len(tokens)], device=self.device))
         return leave_one_out(predict, grid, torch.ones_like(grid, dtype=torch.bool), self.mask_token_id).cpu()
-
-    def words_asked_for(self, length: int) -> Float[Tensor, "vocab"]:
-        """log of the probability that a token stands anywhere in a text of `length`, with nothing visible yet."""
-        if length not in self._asked_for:
-            lengths = torch.tensor([length], device=self.device)
-            xt = torch.full((1, length), self.mask_token_id, device=self.device)
-            self.model_calls += 1
-            with torch.no_grad():
-                logits = self.denoiser(lengths)(xt, torch.zeros_like(lengths), xt == self.mask_token_id)
-            nowhere = (1 - subs_logits(logits.float(), self.mask_token_id).softmax(dim=-1)).log().sum(dim=0)
-            self._asked_for[length] = (-torch.expm1(nowhere)).clamp(min=1e-12).log().cpu()
-        return self._asked_for[length]
 
     def insertions(self, tokens: Tokens) -> Float[Tensor, "gap vocab"]:
         """log p(. | all tokens) of a new token in every gap, the one before the first token first."""
@@ -296,9 +281,6 @@ class SwapBeam:
         """Single edits, the most promising of every kind first, the kinds interleaved."""
         instead, between = target.alternatives(tokens), target.insertions(tokens)
         here = instead.gather(1, torch.tensor(tokens)[:, None])
-        # A wrong context hides right words: what the vector alone asks for is proposed everywhere, too.
-        asked_for = target.words_asked_for(len(tokens)) + math.log(WEIGHT_OF_VECTOR)
-        instead = torch.logaddexp(instead, asked_for)
         substitutions = self._ranked(instead - here, tokens, lambda i, v: {2 * i + 1: (v,)})
         insertions = self._ranked(between, None, lambda gap, v: {2 * gap: (v,)})
         deletions = [{2 * int(i) + 1: ()} for i in here[:, 0].argsort()]
