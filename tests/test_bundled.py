@@ -1,6 +1,7 @@
 """The checkpoint that ships: its files, and that every number told about it is the measured one."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from invlib.config import load_config
+from invlib.model import ConditionalMDLM
 from invlib.studies import CONTROLS, INVERTED, markdown_table
 from invlib.tokenizer import Tokenizer
 
@@ -37,6 +39,38 @@ def test_the_scores_that_are_told_are_the_scores_that_were_measured(document, sc
     assert markdown_table(scores) in document.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("document", [ROOT / "README.md", FOLDER / "README.md"], ids=["README", "model card"])
+def test_how_the_scores_were_measured_is_told_as_it_was(document, scores):
+    told, results = document.read_text(encoding="utf-8"), json.loads((FOLDER / "results.json").read_text())
+    (n,) = scores["n"].unique()
+    assert re.search(
+        rf"^{n:,} sentences [^|]*\b{results['num_steps']} (encoder-free )?steps from 100 % masks", told, re.M
+    )
+    pool = int(results["pool"].rpartition(" ")[2])
+    assert re.search(rf"closest of\s(the first )?{pool:,} training sentences", told)
+
+
+def test_the_learning_curve_of_the_model_card_is_that_of_the_log():
+    log = pd.read_csv(FOLDER / "log.csv").dropna(subset="token_f1")
+    rows = [
+        f"| {r.step:,} | {r.samples:,} | {r.token_f1:.3f} | {r.exact_match:.1%} | {r.length_right:.0%} |".replace(
+            "%", " %"
+        )
+        for r in log.itertuples()
+    ]
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert len(rows) > 1 and "\n".join(rows) in card
+    assert f"{log['samples'].iloc[-1]:,} sentences seen" in card
+
+
+def test_the_size_that_the_model_card_tells_is_that_of_the_weights():
+    card, config = (FOLDER / "README.md").read_text(encoding="utf-8"), load_config(FOLDER / "config.yaml").model
+    parameters = sum(weight.numel() for weight in ConditionalMDLM(config).parameters()) / 1e6
+    told = f"{config.num_layers} layers, {config.hidden_dim} wide, {parameters:.1f} million parameters in bf16"
+    assert told in card and f"{config.vocab_size:,} WordPiece pieces" in card
+    assert f"{config.embedding_cond_dim}-dimensional" in card and f"up to {config.max_seq_len} pieces" in card
+
+
 @pytest.mark.parametrize("metric", ["token_f1", "bleu", "exact_match", "edit_similarity", "cosine"])
 def test_the_inverter_is_clearly_above_every_control(metric, scores):
     rows = scores[scores["metric"] == metric].set_index("attacker")
@@ -49,3 +83,15 @@ def test_evaluation_sentences_are_many_distinct_and_fit_the_model():
     assert len(sentences) >= 300 and sentences["text"].str.lower().is_unique
     assert sentences.groupby("kind").size().min() >= 60
     assert min(lengths) >= 4 and max(lengths) <= 32
+
+
+def test_the_counts_of_the_data_card_are_those_of_the_sentences():
+    table = pd.read_json(ROOT / "data" / "sentences" / "sentences.jsonl", lines=True)
+    table["words"] = table["text"].str.split().map(len)
+    table["tokens"] = [len(ids) for ids in Tokenizer.load(FOLDER).encode(table["text"].tolist())]
+    card = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for kind, group in [*table.groupby("kind"), ("all", table)]:
+        name = kind if kind == "all" else f"`{kind}`"
+        # 1e-9: halves are rounded up, as people do
+        mean_and_range = (f"{n.mean() + 1e-9:.1f} ({n.min()}-{n.max()})" for n in (group["words"], group["tokens"]))
+        assert f"| {name} | {len(group)} | {' | '.join(mean_and_range)} |" in card

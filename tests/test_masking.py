@@ -5,12 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from invlib.masking import (
+    WEIGHTINGS,
     LinearCrossEntropy,
     alpha,
     diffusion_loss,
     low_variance,
     mask_tokens,
-    sequence_mean,
     stratified_counts,
     subs_logits,
 )
@@ -55,11 +55,26 @@ def test_only_real_tokens_are_masked_and_visible_ones_do_not_change():
     assert not any((xt[row, length:] == MASK).any() for row, length in enumerate(lengths))
 
 
-def test_low_variance_stresses_high_mask_ratios():
-    losses, lengths = torch.ones(2), torch.tensor([8, 8])
-    few, many = torch.tensor([1, 1]), torch.tensor([8, 8])
-    assert (sequence_mean(losses, lengths, few) > sequence_mean(losses, lengths, many)).all()
-    assert torch.equal(low_variance(losses, lengths, few), low_variance(losses, lengths, many))
+def test_the_lowest_draw_still_masks_one_token(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *_, dtype, **__: torch.zeros((), dtype=dtype))
+    assert stratified_counts(torch.tensor([8, 8, 8, 8])).tolist() == [1, 2, 4, 6]
+
+
+def test_the_same_generator_masks_the_same_tokens():
+    x0, lengths, counts = torch.full((32, 8), 9), torch.full((32,), 8), torch.full((32,), 3)
+    for draw in (
+        lambda: stratified_counts(torch.full((32,), 1000), generator(5)),
+        lambda: mask_tokens(x0, lengths, counts, MASK, generator(5)),
+    ):
+        assert torch.equal(draw(), draw())
+
+
+def test_low_variance_weighs_a_sequence_by_its_mask_ratio_and_keeps_the_size_of_the_loss():
+    lengths, counts = torch.full((8,), 8), torch.arange(1, 9)  # k uniform on 1 … 8, every token's loss is 1
+    per_sequence = {name: counts * weigh(torch.ones(8), lengths, counts) for name, weigh in WEIGHTINGS.items()}
+    torch.testing.assert_close(per_sequence["nelbo"], torch.ones(8))
+    torch.testing.assert_close(per_sequence["low_variance"], 2 * counts / 8)
+    assert per_sequence["low_variance"].mean() == 1 + 1 / 8, "k / length is one half on average, but for 1 / (2 length)"
 
 
 def test_mask_gets_no_probability():
@@ -82,10 +97,22 @@ def test_chunked_cross_entropy_equals_torchs_with_its_gradients(rows):
     torch.testing.assert_close(found, expected)
 
 
-def test_the_loss_is_the_mean_over_sequences_of_the_mean_over_masked_tokens():
-    x0, masked = torch.tensor([[5, 6, 7], [7, 6, 5]]), torch.tensor([[1, 1, 0], [0, 0, 1]]).bool()
+def test_cross_entropy_of_bf16_logits_is_summed_in_fp32():
+    hidden = torch.randn(40, 16, generator=generator()).bfloat16()
+    table = torch.randn(50, 16, generator=generator(1)).bfloat16()
+    target = torch.randint(5, 50, (40,), generator=generator(2))
+    expected = F.cross_entropy(subs_logits((hidden @ table.T).float(), MASK), target, reduction="none")
+    torch.testing.assert_close(LinearCrossEntropy.apply(hidden, table, target, MASK), expected)
+
+
+def test_the_loss_is_the_mean_over_sequences_of_the_weighted_masked_tokens():
+    x0, masked = torch.tensor([[5, 6, 7, 0], [7, 6, 8, 5]]), torch.tensor([[1, 1, 0, 0], [0, 0, 1, 0]]).bool()
     hidden, table = torch.randn(3, 8, generator=generator()), torch.randn(9, 8, generator=generator(1))
     nll = -subs_logits(hidden @ table.T, MASK).log_softmax(-1)
-    expected = ((nll[0, 5] + nll[1, 6]) / 2 + nll[2, 5]) / 2
-    found = diffusion_loss(hidden, table, x0, masked, torch.tensor([3, 3]), mask_token_id=MASK)
-    torch.testing.assert_close(found, expected)
+    first, second, lengths = nll[0, 5] + nll[1, 6], nll[2, 8], torch.tensor([3, 4])
+
+    def loss(**weighting):
+        return diffusion_loss(hidden, table, x0, masked, lengths, mask_token_id=MASK, **weighting)
+
+    torch.testing.assert_close(loss(), (first / 2 + second / 1) / 2)
+    torch.testing.assert_close(loss(weighting=low_variance), (2 * first / 3 + 2 * second / 4) / 2)

@@ -32,6 +32,9 @@ def randomized(config: ModelConfig, seed: int = 0) -> ConditionalMDLM:
     model, random = ConditionalMDLM(config), torch.Generator().manual_seed(seed)
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.2, generator=random)
+    if config.standardize:
+        nn.init.normal_(model.embedding_mean, generator=random)
+        nn.init.uniform_(model.embedding_std, 0.5, 2.0, generator=random)
     return model.eval()
 
 
@@ -46,31 +49,35 @@ def vectors(batch: int = 3) -> torch.Tensor:
 
 
 def straight_line_logits(w: dict, config: ModelConfig, xt: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-    """The published architecture written out once more, with torch's own MultiheadAttention."""
+    """The architecture written out once more, with torch's own MultiheadAttention."""
+    if config.standardize:
+        embedding = (embedding - w["embedding_mean"]) / w["embedding_std"]
     c = nn.functional.gelu(embedding @ w["cond_proj.0.weight"].T + w["cond_proj.0.bias"])
     c = c @ w["cond_proj.2.weight"].T + w["cond_proj.2.bias"]
 
     def adaln(x, name):
-        scale, shift = (c @ w[f"{name}.proj.weight"].T + w[f"{name}.proj.bias"]).chunk(2, dim=-1)
+        heard = (c @ w[f"{name}.proj.weight"].T + w[f"{name}.proj.bias"])[:, None]
+        scale, shift, *gate = heard.split(config.hidden_dim, dim=-1)
         normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
-        return normed * (1 + scale[:, None]) + shift[:, None]
+        return normed * (1 + scale) + shift, gate[0] if gate else 1
 
     x = w["token_embed.weight"][xt] + w["pos_embed.weight"][torch.arange(xt.shape[1])]
     for n in range(config.num_layers):
         attention = nn.MultiheadAttention(config.hidden_dim, config.num_heads, batch_first=True)
         attention.load_state_dict({k.split("attn.")[1]: v for k, v in w.items() if k.startswith(f"blocks.{n}.attn.")})
-        h = adaln(x, f"blocks.{n}.adaln1")
-        x = x + attention(h, h, h, need_weights=False)[0]
-        h = adaln(x, f"blocks.{n}.adaln2")
+        h, gate = adaln(x, f"blocks.{n}.adaln1")
+        x = x + gate * attention(h, h, h, need_weights=False)[0]
+        h, gate = adaln(x, f"blocks.{n}.adaln2")
         h = nn.functional.gelu(h @ w[f"blocks.{n}.ff.0.weight"].T + w[f"blocks.{n}.ff.0.bias"])
-        x = x + h @ w[f"blocks.{n}.ff.3.weight"].T + w[f"blocks.{n}.ff.3.bias"]
-    return adaln(x, "final_norm") @ w["output_proj.weight"].T
+        x = x + gate * (h @ w[f"blocks.{n}.ff.3.weight"].T + w[f"blocks.{n}.ff.3.bias"])
+    return adaln(x, "final_norm")[0] @ w["token_embed.weight" if config.tie_embeddings else "output_proj.weight"].T
 
 
-def test_logits_equal_a_straight_line_computation():
-    model, xt = randomized(PUBLISHED), tokens()
+@pytest.mark.parametrize("config", [PUBLISHED, GATED], ids=["published", "every option"])
+def test_logits_equal_a_straight_line_computation(config):
+    model, xt = randomized(config), tokens()
     with torch.no_grad():
-        expected = straight_line_logits(model.state_dict(), PUBLISHED, xt, vectors())
+        expected = straight_line_logits(model.state_dict(), config, xt, vectors())
         everywhere = model(xt, model.modulation(vectors()), at=torch.ones_like(xt, dtype=torch.bool))
         masked_only = model(xt, model.modulation(vectors()))
     torch.testing.assert_close(everywhere.view(3, 8, -1), expected, atol=1e-5, rtol=1e-5)
@@ -122,29 +129,66 @@ def test_the_null_embedding_hides_the_vector():
     assert torch.equal(one, other)
 
 
+def test_the_null_embedding_replaces_the_marked_rows_and_no_others():
+    model, null = randomized(GATED), torch.tensor([True, False, True])
+    found, nothing = model.condition(vectors(), null), model.cond_proj(model.null_embedding)
+    torch.testing.assert_close(found, torch.stack([nothing, model.condition(vectors())[1], nothing]))
+
+
 def test_zeroing_a_layer_with_gates_takes_it_out():
-    model, xt = randomized(GATED), tokens()
-    modulation = model.modulation(vectors()).without_layer(2)
-    full_depth = model.hidden_states(xt, modulation)
-    torch.testing.assert_close(full_depth, model.hidden_states(xt, modulation, num_layers=2))
+    model, xt, modulation = randomized(GATED), tokens(), randomized(GATED).modulation(vectors())
+    two_layers = model.hidden_states(xt, modulation, num_layers=2)
+    torch.testing.assert_close(model.hidden_states(xt, modulation.without_layer(2)), two_layers)
+    assert not torch.allclose(model.hidden_states(xt, modulation), two_layers), "the third layer does nothing"
+
+
+def test_zeroing_a_layer_without_gates_leaves_plain_norms():
+    model, xt, plain = randomized(PUBLISHED), tokens(), randomized(PUBLISHED)
+    for norm in (plain.blocks[1].adaln1, plain.blocks[1].adaln2):
+        nn.init.zeros_(norm.proj.weight)
+        nn.init.zeros_(norm.proj.bias)
+    found = model(xt, model.modulation(vectors()).without_layer(1))
+    torch.testing.assert_close(found, plain(xt, plain.modulation(vectors())))
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, GATED], ids=["published", "every option"])
+def test_the_mean_modulation_is_one_row_that_any_layer_can_hear(config):
+    modulation = randomized(config).modulation(vectors())
+    mean = modulation.mean()
+    assert (len(modulation), len(mean)) == (3, 1)
+    for name in ("scale", "shift", "gate", "final_scale", "final_shift"):
+        value = getattr(modulation, name)
+        if value is not None:
+            torch.testing.assert_close(getattr(mean, name)[0], value.sum(dim=0) / 3)
+    assert torch.equal(modulation.with_layer(1, mean).shift[2, 1], mean.shift[0, 1])
 
 
 def test_swapping_every_layer_and_the_final_norm_swaps_the_sentence():
     model, xt = randomized(GATED), tokens()
     one, other = model.modulation(vectors()), model.modulation(-vectors())
-    swapped = one
+    before, swapped = model(xt, one), one
     for layer in range(GATED.num_layers):
         swapped = swapped.with_layer(layer, other)
     assert not torch.equal(model(xt, swapped), model(xt, other)), "the final norm still hears the first"
     assert torch.equal(model(xt, swapped.with_final(other)), model(xt, other))
-    assert not torch.equal(model(xt, one), model(xt, other)), "the original must not change"
+    assert torch.equal(model(xt, one), before), "the original must not change"
 
 
 def test_standardising_centres_the_embedding():
     model = randomized(GATED)
-    model.embedding_mean.copy_(vectors()[0])
+    model.embedding_mean.copy_(vectors()[0])  # so that this vector becomes the origin
     plain = nn.functional.linear(torch.zeros(1, 16), model.cond_proj[0].weight, model.cond_proj[0].bias)
     torch.testing.assert_close(model.condition(vectors()[:1]), model.cond_proj[2](nn.functional.gelu(plain)))
+
+
+@pytest.mark.parametrize("sublayer", [0, 1], ids=["attention", "feed-forward"])
+def test_dropout_acts_in_training_only(sublayer):
+    model, xt = randomized(dataclasses.replace(GATED, dropout=0.5)), tokens()
+    modulation = model.modulation(vectors())
+    modulation.gate[:, :, 1 - sublayer] = 0  # so that only one sublayer is heard
+    assert torch.equal(model(xt, modulation), model(xt, modulation))
+    model.train()
+    assert not torch.equal(model(xt, modulation), model(xt, modulation))
 
 
 def test_a_vector_of_another_dimension_is_refused():

@@ -1,5 +1,7 @@
 """Figures: what they show, not how they look."""
 
+import dataclasses
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from invlib.model import Modulation
-from invlib.plots import plot_modulation, plot_order, plot_scores, plot_trajectory, use_style
+from invlib.plots import MASKED_GREY, plot_modulation, plot_order, plot_scores, plot_trajectory, use_style
 from invlib.trajectory import Trajectory
 
 MASK = 4
@@ -27,7 +29,7 @@ def headless():
 def trajectory() -> Trajectory:
     """Three positions in two steps: the middle one first."""
     tokens = np.array([[MASK, MASK, MASK], [MASK, 7, MASK], [6, 7, 8]], np.int32)
-    confidence = np.where(tokens == MASK, np.nan, 0.9).astype(np.float32)
+    confidence = np.array([[np.nan] * 3, [np.nan, 0.9, np.nan], [0.2, 0.9, 0.5]], np.float32)
     top_ids = np.where(tokens[..., None] == MASK, -1, tokens[..., None])
     return Trajectory(
         tokens, confidence, top_ids, (top_ids >= 0) * np.float32(0.9), MASK, {6: "we", 7: "<b>", 8: "go"}, "we <b> go"
@@ -41,33 +43,78 @@ def texts(ax) -> list[str]:
 def test_the_trajectory_plot_writes_each_visible_token_and_frames_its_step(trajectory):
     ax = plot_trajectory(trajectory)
     assert texts(ax) == ["<b>", "we", "<b>", "go"]
+    assert [text.get_position() for text in ax.texts] == [(1, 1), (0, 2), (1, 2), (2, 2)]
     assert sorted(frame.get_xy() for frame in ax.patches) == [(-0.5, 1.5), (0.5, 0.5), (1.5, 1.5)]
-    assert ax.get_xlabel() and ax.get_ylabel()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("position (token)", "step")
 
 
-def test_the_order_plot_shows_the_step_of_every_position(trajectory):
-    ax = plot_order({"policy": trajectory})
-    assert texts(ax) == ["2", "1", "2"]
+def test_the_trajectory_plot_colours_by_the_confidence_and_leaves_the_masked_grey(trajectory):
+    ax = plot_trajectory(trajectory)
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array().filled(np.nan), trajectory.confidence)
+    assert image.get_clim() == (0, 1), "the same colour means the same probability in every figure"
+    assert mpl.colors.to_hex(image.cmap(np.ma.masked)) == MASKED_GREY
+
+
+def test_the_order_plot_shows_the_step_of_every_position_one_row_per_policy(trajectory):
+    reversed_order = dataclasses.replace(
+        trajectory, tokens=np.array([[MASK] * 3, [6, MASK, MASK], [6, 7, 8]], np.int32)
+    )
+    ax = plot_order({"one": trajectory, "other": reversed_order})
+    assert texts(ax) == ["2", "1", "2", "1", "2", "2"]
+    assert [text.get_position() for text in ax.texts] == [(x, y) for y in (0, 1) for x in (0, 1, 2)]
+    assert ax.images[0].get_array().tolist() == [[2, 1, 2], [1, 2, 2]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "other"]
 
 
 @pytest.mark.parametrize("gated", [True, False])
 def test_the_modulation_plot_shows_root_mean_squares(gated):
-    value = torch.full((3, 2, 2, 5), 2.0)
-    modulation = Modulation(value, value / 2, value if gated else None, value[:, 0, 0], value[:, 0, 0])
+    per_sublayer = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]  # two layers of two sublayers
+    per_row = torch.tensor([-1.0, 2.0, 3.0])[:, None, None, None]  # mean size 2, standard deviation 1
+    value = (per_sublayer * per_row).repeat(1, 1, 1, 2) * torch.tensor([1.0, 7.0]) / 5  # RMS of 1 and 7 is 5
+    modulation = Modulation(value, 2 * value, 3 * value if gated else None, value[:, 0, 0], value[:, 0, 0])
     ax = plot_modulation(modulation)
-    assert [label.get_text() for label in ax.get_legend().get_texts()] == ["gate"] * gated + ["scale", "shift"]
-    heights = {tuple(container[0].get_ydata()) for container in ax.containers}
-    assert heights == {(2.0,) * 4, (1.0,) * 4}
+    drawn = {container.get_label(): container for container in ax.containers}
+    assert list(drawn) == [label.get_text() for label in ax.get_legend().get_texts()]
+    assert list(drawn) == ["gate"] * gated + ["scale", "shift"]
+    for name, factor in {"gate": 3, "scale": 1, "shift": 2}.items():
+        if name in drawn:
+            np.testing.assert_allclose(drawn[name][0].get_ydata(), factor * np.array([2, 4, 6, 8]), rtol=1e-5)
+            np.testing.assert_allclose(spreads(drawn[name]), factor * np.array([1, 2, 3, 4]), rtol=1e-5)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0\nattn", "0\nff", "1\nattn", "1\nff"]
 
 
-def test_the_score_plot_scales_bleu_to_the_common_axis():
+def spreads(container) -> np.ndarray:
+    """Half the length of each error bar."""
+    (bars,) = container[2]
+    return np.array([(high - low) / 2 for (_, low), (_, high) in bars.get_segments()])
+
+
+def test_the_score_plot_shows_each_attacker_with_its_intervals_and_bleu_on_the_common_axis():
     scores = pd.DataFrame(
-        {"metric": ["token_f1", "bleu"], "value": [0.5, 40.0], "low": [0.4, 30.0], "high": [0.6, 50.0]}
+        {"metric": ["bleu", "token_f1"], "value": [40.0, 0.5], "low": [30.0, 0.4], "high": [70.0, 0.7]}
     )
-    ax = plot_scores(scores.assign(attacker="inverted"), metrics=["token_f1", "bleu"])
-    assert ax.containers[0][0].get_ydata().tolist() == [0.5, 0.4]
+    control = scores.assign(value=[2.0, 0.1], attacker="control")
+    both = pd.concat([scores.assign(attacker="inverted"), control])
+    ax = plot_scores(both, metrics=["token_f1", "bleu"])
+    drawn = {container.get_label(): container for container in ax.containers}
+    assert list(drawn) == ["inverted", "control"] == [label.get_text() for label in ax.get_legend().get_texts()]
+    np.testing.assert_allclose(drawn["inverted"][0].get_ydata(), [0.5, 0.4])
+    np.testing.assert_allclose(drawn["control"][0].get_ydata(), [0.1, 0.02])
+    ends = [tuple(segment[:, 1]) for segment in drawn["inverted"][2][0].get_segments()]
+    np.testing.assert_allclose(ends, [(0.4, 0.7), (0.3, 0.7)])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["token F1", "BLEU / 100"]
 
 
-def test_a_given_axes_is_used(trajectory):
+@pytest.mark.parametrize("plot", [plot_trajectory, plot_order, plot_modulation, plot_scores])
+def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory):
+    value = torch.ones(2, 1, 2, 3)
+    scores = pd.DataFrame({"metric": ["cosine"], "value": [0.5], "low": [0.4], "high": [0.6], "attacker": ["inverted"]})
+    data = {
+        plot_trajectory: [trajectory],
+        plot_order: [{"policy": trajectory}],
+        plot_modulation: [Modulation(value, value, value, value[:, 0, 0], value[:, 0, 0])],
+        plot_scores: [scores, ["cosine"]],
+    }
     ax = plt.subplots()[1]
-    assert plot_trajectory(trajectory, ax=ax) is ax
+    assert plot(*data[plot], ax=ax) is ax and len(plt.get_fignums()) == 1

@@ -15,15 +15,18 @@ from invlib.policies import (
     confidence_threshold,
     entropy_bounded,
     left_to_right,
+    low_entropy,
     path_planning,
+    random_order,
     remdm_cap,
     remdm_conf,
     remdm_loop,
     remdm_rescale,
     top_confidence,
+    top_margin,
     two_stage,
 )
-from invlib.sampler import cosine, denoise, leave_one_out
+from invlib.sampler import cosine, denoise, leave_one_out, row_streams
 
 MASK, VOCAB = 4, 23
 LENGTHS = torch.tensor([1, 4, 7, 9])
@@ -54,6 +57,19 @@ def guesser(xt, rows, at):
 def indifferent(xt, rows, at):
     """A denoiser to which all tokens are alike."""
     return torch.zeros(int(at.sum()), VOCAB)
+
+
+def constant(*distributions):
+    """A denoiser that says the same at every step: one distribution over token ids per position."""
+    table = torch.zeros(len(distributions), VOCAB)
+    for position, distribution in enumerate(distributions):
+        for token, probability in distribution.items():
+            table[position, token] = probability
+
+    def predict(xt, rows, at):
+        return table.log()[at.nonzero()[:, 1]]
+
+    return predict
 
 
 def run(predict, lengths=LENGTHS, **options):
@@ -99,10 +115,25 @@ def test_pinned_tokens_hold_through_every_policy(policy):
     assert not (steps[-1].tokens == MASK).any()
 
 
+@pytest.mark.parametrize("answer", [True, False], ids=["everything", "nothing"])
+def test_a_policy_of_ones_own_may_be_greedy_or_idle(answer):
+    """Only what is masked is written, and the last step leaves no mask."""
+    steps = run(oracle, num_steps=3, policy=lambda prediction, turn: torch.full_like(prediction.masked, answer))
+    assert torch.equal(steps[-1].tokens, X0) and torch.equal(steps[2].tokens == MASK, (X0 > 0) & (not answer))
+    assert steps[-1].model_calls.tolist() == [1] * 4, "the model is asked again only where something changed"
+
+
 @every_policy
 def test_the_same_generator_gives_the_same_trajectory(policy):
     one, other = (run(guesser, num_steps=6, policy=policy, temperature=1.0, generator=generator(3)) for _ in "ab")
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, other, strict=True))
+
+
+def test_ready_streams_may_stand_in_for_the_generator_that_seeded_them():
+    options = {"num_steps": 3, "policy": random_order, "temperature": 1.0}
+    expected = run(guesser, generator=generator(3), **options)[-1]
+    assert torch.equal(run(guesser, generator=row_streams(4, generator(3)), **options)[-1].tokens, expected.tokens)
+    assert not torch.equal(run(guesser, generator=row_streams(4, generator(4)), **options)[-1].tokens, expected.tokens)
 
 
 @every_policy
@@ -132,13 +163,39 @@ def test_left_to_right_reads_in_order():
     assert [step.uncovered[0].nonzero().flatten().tolist() for step in steps[1:]] == [[k] for k in range(6)]
 
 
-def test_top_confidence_writes_the_most_probable_proposals_first():
-    first = run(guesser, torch.tensor([9]), num_steps=3, policy=top_confidence)[1]
-    all_masked = torch.full((1, 9), MASK)
-    best = guesser(all_masked, torch.tensor([0]), all_masked == MASK)
-    best[:, MASK] = -torch.inf
-    expected = best.softmax(-1).max(-1).values.topk(3).indices
-    assert set(first.uncovered[0].nonzero().flatten().tolist()) == set(expected.tolist())
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({}, [1, 3, 2, 0]),
+        ({"policy": top_confidence}, [1, 3, 2, 0]),
+        ({"policy": top_margin}, [2, 1, 0, 3]),
+        ({"policy": low_entropy}, [3, 1, 2, 0]),
+        ({"policy": left_to_right}, [0, 1, 2, 3]),
+    ],
+    ids=["default", "top_confidence", "top_margin", "low_entropy", "left_to_right"],
+)
+def test_each_policy_has_its_own_order(options, order):
+    """Four positions for which the most probable, the clearest and the most peaked prediction are not the same."""
+    predict = constant(
+        {5: 0.2} | dict.fromkeys(range(6, VOCAB), 0.8 / 17),  # margin 0.15, though 4 times the second
+        {5: 0.6, 6: 0.3, 7: 0.1},  # the most probable; margin 0.3, entropy 0.90
+        {5: 0.5} | dict.fromkeys(range(6, 16), 0.05),  # the largest margin, 0.45
+        {5: 0.55, 6: 0.45},  # margin 0.1, the lowest entropy, 0.69
+    )
+    steps = run(predict, torch.tensor([4]), num_steps=4, **options)
+    assert [int(step.uncovered[0].nonzero()) for step in steps[1:]] == order
+
+
+def test_random_order_starts_anywhere():
+    steps = run(
+        constant({5: 0.9, 6: 0.1}, *[{5: 0.6, 6: 0.4}] * 3),
+        torch.full((2000,), 4),
+        num_steps=4,
+        policy=random_order,
+        generator=generator(),
+    )
+    for step in steps[1:]:
+        torch.testing.assert_close(step.uncovered.float().mean(dim=0), torch.full((4,), 0.25), atol=0.03, rtol=0)
 
 
 def test_ancestral_uncovers_each_token_by_its_own_coin():
@@ -303,36 +360,50 @@ def test_an_unchanged_row_is_not_asked_again():
 
     steps = run(counting, torch.tensor([2, 9]), num_steps=9)
     assert steps[-1].model_calls.tolist() == [asked.count(0), asked.count(1)] == [2, 9]
+    assert [int(step.model_calls[1]) for step in steps] == list(range(10)), "a step that was shown does not change"
 
 
-def test_temperature_one_samples_from_the_model():
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.2]))
-
-    def three_words(xt, rows, at):
-        return torch.cat([torch.full((20,), -torch.inf), logits]).expand(int(at.sum()), -1)
-
-    final = run(three_words, torch.full((3000,), 1), num_steps=1, temperature=1.0, generator=generator())[-1]
-    shares = torch.bincount(final.tokens.flatten(), minlength=VOCAB)[20:] / 3000
-    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03, rtol=0)
-
-
-def test_a_temperature_sharpens_what_is_sampled():
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.2]))
-
-    def three_words(xt, rows, at):
-        return torch.cat([torch.full((20,), -torch.inf), logits]).expand(int(at.sum()), -1)
-
-    final = run(three_words, torch.full((3000,), 1), num_steps=1, temperature=0.5, generator=generator())[-1]
-    shares = torch.bincount(final.tokens.flatten(), minlength=VOCAB)[20:] / 3000
-    torch.testing.assert_close(shares, torch.tensor([0.25, 0.09, 0.04]) / 0.38, atol=0.03, rtol=0)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_sampling_follows_the_model_at_the_given_temperature(temperature):
+    probabilities = torch.tensor([0.4] + [0.06] * 10)
+    predict = constant(dict(enumerate(probabilities.tolist(), start=5)))
+    options = {"num_steps": 1, "temperature": temperature, "generator": generator()}
+    final = run(predict, torch.full((3000,), 1), **options)[-1]
+    shares = torch.bincount(final.tokens.flatten(), minlength=VOCAB)[5:16] / 3000
+    expected = probabilities ** (1 / temperature) / (probabilities ** (1 / temperature)).sum()
+    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
 
 
 def test_top_k_is_what_the_model_considered():
-    first = run(guesser, torch.tensor([5]), num_steps=5, top_k=3)[1]
+    _, first, second, *_ = run(guesser, torch.tensor([5]), num_steps=5, top_k=3)
     assert (first.top_probs[0].diff(dim=-1) <= 0).all()
     assert MASK not in first.top_ids
-    shown = first.confidence[0][first.uncovered[0]]
-    torch.testing.assert_close(shown, first.top_probs[0, first.uncovered[0], 0])
+    written = first.uncovered[0]
+    torch.testing.assert_close(first.confidence[0, written], first.top_probs[0, written, 0])
+    assert torch.equal(first.top_ids[0, written, 0], first.tokens[0, written])
+    assert (second.top_ids[0, written] == -1).all(), "the model was not asked about what already stood"
+
+
+def test_confidence_is_the_probability_of_the_written_token_and_stays():
+    """With sampling, the written token is not always the likeliest."""
+    steps = run(guesser, num_steps=4, temperature=1.0, generator=generator())
+    for before, after in zip(steps, steps[1:], strict=False):
+        masked, expected = before.tokens == MASK, before.confidence.clone()
+        logits = guesser(before.tokens, torch.arange(4), masked).index_fill(1, torch.tensor([MASK]), -torch.inf)
+        expected[masked] = logits.softmax(dim=1).gather(1, after.tokens[masked][:, None])[:, 0]
+        expected[after.tokens == MASK] = torch.nan
+        torch.testing.assert_close(after.confidence, expected, equal_nan=True)
+
+
+def test_the_model_runs_without_gradients_and_the_caller_with_them():
+    seen = []
+
+    def predict(xt, rows, at):
+        seen.append(torch.is_grad_enabled())
+        return guesser(xt, rows, at)
+
+    between = [torch.is_grad_enabled() for _ in denoise(predict, LENGTHS, mask_token_id=MASK, num_steps=3)]
+    assert not any(seen) and all(between)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +425,7 @@ def test_wrong_options_are_refused(options, message):
         run(guesser, **options)
 
 
-def test_a_sequence_needs_a_length():
+@pytest.mark.parametrize("lengths", [[3, 0], []])
+def test_a_sequence_needs_a_length(lengths):
     with pytest.raises(InputError, match="length of at least 1"):
-        run(guesser, torch.tensor([3, 0]), num_steps=2)
+        run(guesser, torch.tensor(lengths, dtype=torch.long), num_steps=2)

@@ -1,5 +1,6 @@
 """Training: the whole command on a tiny model, killed and resumed, alone and in parallel."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -89,6 +90,8 @@ def test_a_run_leaves_a_checkpoint_that_inverts(uninterrupted):
     log = pd.read_csv(uninterrupted / "log.csv")
     assert log["step"].tolist() == [2, 4, 6, 8, 10, 12]
     assert log["token_f1"].notna().tolist() == [False, True, False, True, False, True]
+    config = load_config(ROOT / "configs/tiny.yaml").training
+    np.testing.assert_allclose(log["lr"], [config.lr * learning_rate_factor(k - 1, config) for k in log["step"]])
     assert load_file(uninterrupted / "model.safetensors")["token_embed.weight"].dtype == torch.bfloat16
 
 
@@ -185,6 +188,207 @@ def test_one_batch_can_be_learned_by_heart(tiny, corpus, uninterrupted, optimize
         losses.append(trainer.update([make_batch(pairs, batches, n, config, accelerator)])[0])
     assert np.mean(losses[:3]) > 5
     assert np.mean(losses[-10:]) < 0.5
+
+
+@pytest.fixture
+def beginning(tiny, uninterrupted):
+    """Write a configuration; get its pairs, two batches of it, and a function that makes the same fresh trainer."""
+
+    def begin(**changes):
+        dropout = changes.pop("dropout", 0.0)
+        config, accelerator = load_config(tiny(**changes)), Accelerator(cpu=True)
+        pairs = Pairs(Path(config.data.data_dir) / "train")
+        batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, seed=0)
+        model_config = dataclasses.replace(config.model, dropout=dropout)
+
+        def fresh() -> Trainer:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model = ConditionalMDLM(model_config)
+                for weight in model.parameters():
+                    torch.nn.init.normal_(weight, std=0.1)
+                return Trainer(model, config.training, accelerator)
+
+        return pairs, [make_batch(pairs, batches, n, config, accelerator) for n in (0, 1)], fresh
+
+    return begin
+
+
+@pytest.mark.parametrize("weighting", ["nelbo", "low_variance"])
+def test_the_losses_that_are_told_are_those_of_the_batch(beginning, weighting):
+    _, (batch, _), fresh = beginning(weighting=weighting)
+    model, masked = fresh().model, batch.xt == 4
+    with torch.no_grad():
+        logits = model(batch.xt, model.modulation(batch.embedding, batch.dropped)).index_fill(
+            1, torch.tensor([4]), -torch.inf
+        )
+        token_loss = torch.zeros(masked.shape)
+        token_loss[masked] = torch.nn.functional.cross_entropy(logits, batch.x0[masked], reduction="none")
+        weight = 1 / masked.sum(dim=1) if weighting == "nelbo" else torch.full((len(masked),), 2 / masked.shape[1])
+        right_length = model.length_logits(batch.any_embedding).log_softmax(dim=1)[
+            range(len(masked)), batch.any_length - 1
+        ]
+    expected = (token_loss.sum(dim=1) * weight).mean().item(), -right_length.mean().item()
+    assert fresh().update([batch]) == pytest.approx(expected, rel=1e-4)
+
+
+def gradients_of(trainer, batches, monkeypatch) -> torch.Tensor:
+    """What the optimisers are given, in one long vector."""
+    seen = []
+    step = trainer.optimizers[0].step
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            trainer.optimizers[0], "step", lambda: (seen.extend(w.grad.clone() for w in trainer.masters), step())
+        )
+        trainer.update(batches)
+    return torch.cat([gradient.flatten() for gradient in seen])
+
+
+def test_accumulated_gradients_are_the_mean_and_are_clipped(beginning, monkeypatch):
+    _, (one, other), fresh = beginning(max_grad_norm=1e9)
+    first, second, both = (gradients_of(fresh(), batches, monkeypatch) for batches in ([one], [other], [one, other]))
+    torch.testing.assert_close(both, (first + second) / 2)
+    _, _, clipping = beginning(max_grad_norm=0.01)
+    assert gradients_of(clipping(), [one], monkeypatch).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_average_follows_the_weights_and_the_worker_is_their_copy(beginning, bf16):
+    trainer = beginning()[2]()
+    if bf16:
+        trainer = Trainer(
+            trainer.model, dataclasses.replace(trainer.config, mixed_precision="bf16"), trainer.accelerator
+        )
+    batches = beginning()[1]
+    expected = [weight.clone() for weight in trainer.ema.parameters()]
+    for step in (1, 2):
+        trainer.update([batches[0]])
+        decay = (1 + step) / (10 + step)
+        expected = [
+            decay * old + (1 - decay) * new.detach() for old, new in zip(expected, trainer.masters, strict=True)
+        ]
+    for found, wanted in zip(trainer.ema.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    for weight, master in zip(trainer.worker.parameters(), trainer.masters, strict=True):
+        assert torch.equal(weight, master.bfloat16() if bf16 else master)
+
+
+def test_dropout_depends_on_the_step_and_leaves_the_global_generator_alone(beginning):
+    _, (batch, _), fresh = beginning(dropout=0.5)
+    before = torch.random.get_rng_state()
+    losses = [fresh().update([batch])[0], fresh().update([batch])[0]]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    assert losses == [fresh().update([batch])[0]] * 2
+    later = fresh()
+    later.step = 1
+    assert later.update([batch])[0] != losses[0]
+
+
+def test_a_batch_pairs_every_sentence_with_its_own_vector_and_drops_some(beginning):
+    pairs, batches, _ = beginning(condition_dropout=0.5)
+    own = {
+        tuple(ids[:n]): (v, n) for ids, n, v in zip(pairs.tokens.tolist(), pairs.lengths, pairs.embeddings, strict=True)
+    }
+    for batch in batches:
+        for ids, vector in zip(batch.x0.tolist(), batch.embedding, strict=True):
+            np.testing.assert_array_equal(own[tuple(ids)][0].astype(np.float32), vector)
+        lengths = {v.astype(np.float32).tobytes(): n for v, n in own.values()}
+        assert [lengths[v.numpy().tobytes()] for v in batch.any_embedding] == batch.any_length.tolist()
+    assert 0.25 < torch.cat([batch.dropped for batch in batches]).float().mean() < 0.75
+
+
+def test_micro_batches_are_numbered_through_the_run(beginning, tiny, monkeypatch):
+    pairs, _, fresh = beginning()
+    config, seen = load_config(tiny(grad_accum=3)), []
+    monkeypatch.setattr(
+        training, "make_batch", lambda p, b, number, *rest: (seen.append(number), make_batch(p, b, number, *rest))[1]
+    )
+    trainer = fresh()
+    trainer.step = config.training.max_steps - 2
+    steps = [record["step"] for record in training.training_loop(trainer, pairs, np.arange(len(pairs)), config)]
+    assert steps == [11, 12] and seen == [30, 31, 32, 33, 34, 35]
+
+
+def test_muon_takes_the_hidden_matrices_and_only_matrices_decay(beginning):
+    trainer = beginning()[2]()
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    adamw, muon = ([[names[id(w)] for w in group["params"]] for group in o.param_groups] for o in trainer.optimizers)
+    assert sorted(muon[0]) == sorted(
+        f"blocks.{n}.{name}"
+        for n in (0, 1)
+        for name in ("attn.in_proj_weight", "attn.out_proj.weight", "ff.0.weight", "ff.3.weight")
+    )
+    assert sorted(adamw[0] + adamw[1] + muon[0]) == sorted(names.values())
+    decaying, free = trainer.optimizers[0].param_groups
+    assert decaying["weight_decay"] > 0 and {w.ndim for w in decaying["params"]} == {2}
+    assert free["weight_decay"] == 0 and {w.ndim for w in free["params"]} == {1}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What a started run would train with, without training."""
+    seen = {}
+    monkeypatch.setattr(
+        training, "train", lambda run, *data: seen.update(run=run, training=data[0], validation=data[1])
+    )
+    return seen
+
+
+def test_held_out_sentences_are_not_trained_on(started, tiny, corpus, tmp_path, uninterrupted):
+    assert train(tiny(), corpus, tmp_path) == 0
+    rows, held = started["training"][1], started["validation"][1]
+    assert len(held) == round(0.1 * 336) and sorted([*rows, *held]) == list(range(336))
+
+
+def test_with_valid_the_whole_corpus_is_trained_on(started, tiny, corpus, tmp_path, uninterrupted):
+    valid = tmp_path / "valid.txt"
+    valid.write_text("a nurse paints the red garden.\n" * 2 + "the sailor finds a letter today.\n")
+    arguments = ["--config", str(tiny()), "--text", str(corpus), "--out", str(tmp_path / "out"), "--valid", str(valid)]
+    assert training.main(arguments) == 0
+    assert started["training"][1].tolist() == list(range(336))
+    assert len(started["validation"][0]) == len(started["validation"][1]) <= 3
+
+
+def test_the_embedding_statistics_are_those_of_the_pairs(started, tiny, corpus, tmp_path, uninterrupted):
+    assert train(tiny(), corpus, tmp_path) == 0
+    vectors, model = started["training"][0].embeddings.astype(np.float32), started["run"].trainer.model
+    np.testing.assert_allclose(model.embedding_mean, vectors.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(model.embedding_std, vectors.std(axis=0), atol=1e-5)
+
+
+def test_a_token_table_of_another_width_is_refused(tiny, corpus, tmp_path, uninterrupted, capsys):
+    assert train(tiny(tokens_from_encoder=True), corpus, tmp_path) == 2
+    assert "needs hidden_dim 384" in capsys.readouterr().err
+
+
+def test_validation_inverts_unseen_vectors_from_all_masks(tiny, uninterrupted, monkeypatch):
+    pairs = Pairs(Path(load_config(tiny()).data.data_dir) / "train")
+    inverter, rows, scored = Inverter.load(uninterrupted), np.arange(5, 40), []
+    per_text = training.metrics.per_text
+    monkeypatch.setattr(training.metrics, "per_text", lambda *texts: (scored.extend(texts), per_text(*texts))[1])
+    scores = training.validate(inverter.model, pairs, rows, inverter.tokenizer)
+    references, texts = scored
+    assert references == [inverter.tokenizer.decode(pairs.tokens[row, : pairs.lengths[row]]) for row in rows]
+    assert texts == inverter.invert(pairs.embeddings[rows], num_steps=8).texts
+    right = inverter.predict_lengths(pairs.embeddings[rows]) == pairs.lengths[rows]
+    assert scores["length_right"] == pytest.approx(right.mean())
+    assert scores["token_f1"] == pytest.approx(per_text(*scored)["token_f1"].mean())
+
+
+def test_the_best_average_is_what_stays(tiny, corpus, tmp_path, monkeypatch):
+    scores, averages = iter([0.2, 0.5, 0.3]), []
+
+    def validate(model, *_):
+        averages.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"token_f1": next(scores)}
+
+    monkeypatch.setattr(training, "validate", validate)
+    assert train(tiny(), corpus, tmp_path) == 0
+    kept = load_file(tmp_path / "model.safetensors")
+    for name in ("token_embed.weight", "blocks.1.ff.3.weight"):
+        assert torch.equal(kept[name], averages[1][name].bfloat16())
+        assert not torch.equal(kept[name], averages[2][name].bfloat16())
 
 
 def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length():
