@@ -9,6 +9,7 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
+    ("recovery",),
     ("studies",),
     ("inverter", "training"),
     ("run",),
