@@ -43,7 +43,7 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
             if not trajectory.masked[step, position]:
                 color = _readable_on(image.cmap(image.norm(trajectory.confidence[step, position])))
                 ax.text(position, step, word, ha="center", va="center", fontsize=9.5, color=color)
-            if step == trajectory.uncovered_at[position]:
+            if trajectory.uncovered[step, position]:
                 frame = plt.Rectangle((position - 0.5, step - 0.5), 1, 1, fill=False, lw=1.6, ec="#D55E00")
                 ax.add_patch(frame)
     ax.set(xlabel="position (token)", ylabel="step", yticks=range(trajectory.num_steps + 1))
