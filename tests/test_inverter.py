@@ -1,5 +1,6 @@
 """The public face: vectors in, sentences out, and one clear line for every wrong input."""
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -94,6 +95,31 @@ def test_every_policy_ends_with_text_at_any_number_of_steps(inverter, vectors, p
         assert not any(t.masked[-1].any() for t in result.trajectories)
 
 
+def test_a_short_sentence_costs_fewer_calls(inverter, vectors):
+    result = inverter.invert(vectors, num_steps=40, length=[3, 9, 12, 32], keep_trajectories=False)
+    assert result.model_calls.tolist() == [3, 9, 12, 32]
+    assert result.trajectories == []
+
+
+def test_the_predicted_length_counts_from_one(inverter, vectors, monkeypatch):
+    monkeypatch.setattr(inverter.model, "length_logits", lambda _: torch.eye(32)[[0, 4, 31, 8]])
+    assert inverter.predict_lengths(vectors).tolist() == [1, 5, 32, 9]
+    assert [len(t) for t in inverter.invert(vectors, num_steps=1).trajectories] == [1, 5, 32, 9]
+
+
+def test_an_empty_text_has_no_cosine_and_costs_no_query(inverter, vectors, monkeypatch):
+    monkeypatch.setattr(inverter.tokenizer, "decode", lambda ids: "" if len(ids) == 3 else "I am late.")
+    result = inverter.invert(vectors, num_steps=1, length=[3, 9, 3, 9], verify=True)
+    assert result.encoder_queries.tolist() == [0, 1, 0, 1] and (result.cosines[[0, 2]] == 0).all()
+    assert result.cosines[3] == pytest.approx(1, abs=1e-4), "the fourth vector is that of this very text"
+
+
+def test_a_checkpoint_opens_in_fp32_and_where_asked_in_bf16(inverter, vectors):
+    small = invlib.Inverter.load("minilm", dtype=torch.bfloat16)
+    assert (inverter.model.dtype, small.model.dtype) == (torch.float32, torch.bfloat16)
+    assert len(small.invert(vectors).texts) == len(SENTENCES)
+
+
 def test_the_same_generator_gives_the_same_texts_in_any_batching(inverter, vectors):
     def run(**options):
         random = torch.Generator().manual_seed(7)
@@ -104,7 +130,7 @@ def test_the_same_generator_gives_the_same_texts_in_any_batching(inverter, vecto
 
 def test_the_prior_ignores_the_vector(inverter, vectors):
     prior = inverter.invert(vectors[[0, 0, 1]], conditional=False, length=9)
-    assert prior.texts[0] == prior.texts[1] == prior.texts[2]
+    assert prior.texts[0] == prior.texts[1] == prior.texts[2] != inverter.invert(vectors[0], length=9).texts[0]
 
 
 def test_a_model_without_a_length_head_decodes_all_positions(inverter, vectors):
@@ -146,14 +172,17 @@ def test_vectors_that_cannot_be_inverted_are_refused_in_one_line(inverter, vecto
 
 
 def test_the_input_is_not_changed(vectors):
-    before = vectors.copy()
-    check_vectors(vectors * 1, 384)
-    np.testing.assert_array_equal(vectors, before)
+    given = 3 * vectors
+    before = given.copy()
+    assert np.linalg.norm(check_vectors(given, 384), axis=1) == pytest.approx(1)
+    check_vectors(torch.from_numpy(given), 384)
+    np.testing.assert_array_equal(given, before)
 
 
-@pytest.mark.parametrize("length", [0, 33, 2.5, [4, 4], "long"])
-def test_a_length_that_the_model_does_not_have_is_refused(inverter, vectors, length):
-    with pytest.raises((InputError, TypeError), match="length"):
+@pytest.mark.parametrize("length", [0, 33, 2.5, [4, 4], [4, 4, 0, 4], [4, 4, 2.5, 4], "long"])
+def test_a_length_that_the_model_does_not_have_is_refused(inverter, vectors, length, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for people: no type check comes first
+    with pytest.raises(InputError, match="length must be an integer from 1 to 32"):
         inverter.invert(vectors, length=length)
 
 
@@ -161,6 +190,14 @@ def test_the_terminal_prints_the_round_trip(capsys):
     assert main(["I am late.", "--steps", "3"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("step") == 4 and "[MASK]" in printed and "cosine" in printed
+
+
+def test_the_terminal_takes_a_policy(capsys):
+    assert main(["I am late.", "--steps", "2", "--policy", "left_to_right"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step  1")]
+    words = line.removeprefix("step  1").split()
+    masked = [word == "[MASK]" for word in words]
+    assert masked == sorted(masked) and any(masked) and not all(masked)
 
 
 @pytest.mark.parametrize("arguments", [[" "], ["hello there", "--steps", "0"], ["hello", "--checkpoint", "absent"]])

@@ -111,7 +111,9 @@ def test_a_run_that_dies_between_checkpoints_resumes_to_the_same_weights(
     monkeypatch.undo()
     assert train(tiny(), corpus, tmp_path) == 0
     assert_same_weights(final_state(uninterrupted), final_state(tmp_path), **EXACT)
-    logs = [pd.read_csv(out / "log.csv")[["step", "loss", "token_f1"]] for out in (uninterrupted, tmp_path)]
+    logs = [
+        pd.read_csv(out / "log.csv")[["step", "samples", "lr", "loss", "token_f1"]] for out in (uninterrupted, tmp_path)
+    ]
     pd.testing.assert_frame_equal(*logs)
 
 
@@ -127,21 +129,16 @@ def test_a_killed_process_resumes_to_the_same_weights(uninterrupted, tiny, corpu
 
 
 def test_two_processes_train_the_same_model_as_one(uninterrupted, tiny, corpus, tmp_path):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += [
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--module",
-        "invlib.training",
-    ]
-    arguments = ["--config", str(tiny()), "--text", str(corpus), "--out", str(tmp_path)]
-    done = subprocess.run(
-        [*launch, *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    # Not `accelerate launch --cpu`: without MPI it starts a single process and says nothing.
+    script = tmp_path / "two.py"
+    script.write_text(
+        "from accelerate import Accelerator\nfrom invlib import training\n"
+        "assert Accelerator().num_processes == 2\nraise SystemExit(training.main())\n"
     )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    arguments = ["--config", str(tiny()), "--text", str(corpus), "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launch, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     # The order of summation differs, and Muon amplifies rounding: close, not equal.
     assert_same_weights(final_state(uninterrupted), final_state(tmp_path), atol=2e-3, rtol=0)
@@ -158,11 +155,16 @@ def test_another_configuration_does_not_continue_a_run(uninterrupted, tiny, corp
     assert "config.training.lr: 0.003 → 0.5" in capsys.readouterr().err
 
 
-def test_another_corpus_does_not_continue_a_run(uninterrupted, tiny, tmp_path, capsys):
-    other = tmp_path / "other.txt"
-    other.write_text("one quite different sentence here.\n" * 3)
-    assert train(tiny(), other, uninterrupted) == 2
-    assert "corpus_sha256" in capsys.readouterr().err
+@pytest.mark.parametrize("new_pairs", [False, True], ids=["same pairs folder", "new pairs folder"])
+def test_another_corpus_does_not_continue_a_run(uninterrupted, tiny, tmp_path, capsys, new_pairs):
+    other, config = tmp_path / "other.txt", tmp_path / "other.yaml"
+    other.write_text("the river sees the teacher.\n" * 3)
+    values = yaml.safe_load(tiny().read_text())
+    values["data"]["data_dir"] = str(tmp_path) if new_pairs else values["data"]["data_dir"]
+    config.write_text(yaml.safe_dump(values))
+    assert train(config, other, uninterrupted) == 2
+    message = capsys.readouterr().err
+    assert "corpus_sha256" in message and ("holds a run with other settings" in message) == new_pairs
 
 
 def test_a_longer_run_may_continue(uninterrupted, tiny, corpus, tmp_path):
@@ -392,8 +394,8 @@ def test_the_best_average_is_what_stays(tiny, corpus, tmp_path, monkeypatch):
 
 
 def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length():
-    lengths = np.array([4] * 7 + [5] * 3 + [9] * 10)
-    rows = np.arange(1, 20)
+    lengths = np.array([4] * 6 + [5] * 3 + [9] * 10)  # without the first row: one of length 4 is left over
+    rows = np.arange(1, 19)
     batches = EqualLengthBatches(lengths, rows, batch_size=4, seed=0)
     epochs = [[batches.rows(epoch * batches.per_epoch + n) for n in range(batches.per_epoch)] for epoch in (0, 1)]
     for epoch in epochs:
