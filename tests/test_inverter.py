@@ -101,6 +101,11 @@ def test_a_short_sentence_costs_fewer_calls(inverter, vectors):
     assert result.trajectories == []
 
 
+def test_the_predicted_length_is_about_that_of_the_sentence(inverter, vectors):
+    lengths = [len(ids) for ids in inverter.tokenizer.encode(SENTENCES)]
+    assert np.abs(inverter.predict_lengths(vectors) - lengths).mean() < 3
+
+
 def test_the_predicted_length_counts_from_one(inverter, vectors, monkeypatch):
     monkeypatch.setattr(inverter.model, "length_logits", lambda _: torch.eye(32)[[0, 4, 31, 8]])
     assert inverter.predict_lengths(vectors).tolist() == [1, 5, 32, 9]

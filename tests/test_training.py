@@ -119,7 +119,9 @@ def test_a_run_that_dies_between_checkpoints_resumes_to_the_same_weights(
 
 def test_a_killed_process_resumes_to_the_same_weights(uninterrupted, tiny, corpus, tmp_path):
     command = [sys.executable, "-m", "invlib.training", "--config", str(tiny()), "--text", str(corpus)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    # As many threads as here: how a sum is split is part of its bits.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     while not (tmp_path / "state.pt").is_file() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
