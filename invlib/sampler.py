@@ -131,7 +131,7 @@ def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor
     return torch.where(inside, start, padding)
 
 
-@torch.no_grad()  # here, not on the generator: there the caller's own code between two steps would run under it
+@torch.no_grad()
 def _ask(predict: Predict, tokens: Tensor, rows: Tensor, at: Tensor, mask_token_id: int) -> Tensor:
     return subs_logits(predict(tokens, rows, at).float(), mask_token_id)
 
