@@ -169,7 +169,10 @@ class Found:
 
 @dataclass(frozen=True)
 class BestOf:
-    """Re-encode n drafts, those that there are and new ones of random lengths and orders; the closest one stays."""
+    """Re-encode n drafts, those that there are and new ones of random lengths and orders; the closest one stays.
+
+    Drafts that come out alike are encoded once, so that short texts may cost fewer than n queries.
+    """
 
     n: int = 32
     temperature: float = 0.7

@@ -115,8 +115,9 @@ def test_a_plain_function_may_stand_for_the_encoder(inverter, vectors):
         return inverter.encoder.encode(texts).tolist()
 
     found = inverter.invert(vectors[:1], search=BestOf(5), encoder=service, generator=generator())
-    assert len(asked) == found.encoder_queries[0] == 5
-    assert inverter.invert(vectors[:1], verify=True, encoder=service).encoder_queries[0] == 1 and len(asked) == 6
+    assert 1 < len(asked) == found.encoder_queries[0] <= 5, "fewer where drafts are alike"
+    asked.clear()
+    assert inverter.invert(vectors[:1], verify=True, encoder=service).encoder_queries[0] == 1 == len(asked)
 
 
 def test_a_stopped_search_keeps_what_it_has_found(inverter, vectors):
