@@ -124,32 +124,25 @@ class Inverter:
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         lengths, length_log_probs = self._length_plan(vectors, length, length_beam)
         _check_candidates(candidates, decoding)
-        of = np.repeat(np.arange(len(vectors)), lengths.shape[1] * candidates)
+        per_vector = lengths.shape[1] * candidates
         lengths, length_log_probs = (np.repeat(plan.ravel(), candidates) for plan in (lengths, length_log_probs))
-        streams = row_streams(len(of), generator)
+        streams = row_streams(len(lengths), generator)
         options = {"num_steps": num_steps, "top_k": TOP_K if keep_trajectories else 0, **decoding}
         drafts: list[list[Draft]] = [[] for _ in vectors]
         for rows in _by_length(lengths, batch_size):
-            steps = list(self.steps(vectors[of[rows]], lengths[rows], generator=[streams[r] for r in rows], **options))
+            of = rows // per_vector
+            steps = list(self.steps(vectors[of], lengths[rows], generator=[streams[r] for r in rows], **options))
             for place, row in enumerate(rows):
                 prior = float(length_log_probs[row])
                 draft = self._draft(steps, place, int(lengths[row]), prior, keep_trajectories)
-                _keep_one_trajectory(drafts[of[row]], draft)
-        likeliest = [max(own, key=lambda draft: draft.log_prob) for own in drafts]
-        calls = np.array([sum(draft.model_calls for draft in own) for own in drafts])
-        result = Inversion(
-            texts=[draft.text for draft in likeliest],
-            cosines=None,
-            model_calls=calls if decoding.get("guidance_scale", 1) == 1 else 2 * calls,
-            encoder_queries=np.zeros(len(vectors), int),
-            trajectories=[draft.trajectory for draft in likeliest] if keep_trajectories else [],
-            errors=[None] * len(vectors),
-        )
+                _keep_one_trajectory(drafts[of[place]], draft)
+        result = _likeliest(drafts, keep_trajectories, 1 if decoding.get("guidance_scale", 1) == 1 else 2)
         encode = None if encoder is None else getattr(encoder, "encode", encoder)
         if search:
             strategies = [search] if isinstance(search, Strategy) else list(search)
             starts = [[draft.tokens for draft in own] for own in drafts]
-            return self._searched(result, vectors, starts, strategies, encode, decoding.get("pinned"), streams)
+            firsts = streams[::per_vector]
+            return self._searched(result, vectors, starts, strategies, encode, decoding.get("pinned"), firsts)
         if verify:
             cosines, queries = self._verified(vectors, result.texts, encode)
             return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
@@ -375,6 +368,19 @@ def _check_candidates(candidates: int, decoding: dict) -> None:
         raise InputError(f"candidates must be at least 1, got {candidates}")
     if candidates > 1 and not (decoding.get("temperature") or decoding.get("order_noise")):
         raise InputError(f"{candidates} candidates would all be the same; set temperature or order_noise above 0")
+
+
+def _likeliest(drafts: list[list[Draft]], keep_trajectories: bool, calls_per_step: int) -> Inversion:
+    """The likeliest draft of every vector; all its drafts are paid for."""
+    chosen = [max(own, key=lambda draft: draft.log_prob) for own in drafts]
+    return Inversion(
+        texts=[draft.text for draft in chosen],
+        cosines=None,
+        model_calls=calls_per_step * np.array([sum(draft.model_calls for draft in own) for own in drafts]),
+        encoder_queries=np.zeros(len(drafts), int),
+        trajectories=[draft.trajectory for draft in chosen] if keep_trajectories else [],
+        errors=[None] * len(drafts),
+    )
 
 
 def _keep_one_trajectory(drafts: list[Draft], draft: Draft) -> None:

@@ -118,11 +118,6 @@ def is_looking_back(policy: Policy) -> bool:
     return getattr(policy.func if isinstance(policy, partial) else policy, "looks_back", False)
 
 
-def name_of(policy: Policy) -> str:
-    """The function's name, also behind a `functools.partial`."""
-    return (policy.func if isinstance(policy, partial) else policy).__name__
-
-
 # Once visible, always visible
 
 
