@@ -20,6 +20,7 @@ from invlib.masking import length_mask
 
 LAYER_NORM_EPS = 1e-5
 BERT_NORM_EPS = 1e-12
+NEVER_VARIES = 1e-5  # a spread below this is rounding; that of a used coordinate is about 1/√d
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,9 @@ class ConditionalMDLM(nn.Module):
             )
         if self.config.standardize:
             # Before the cast: a unit vector's entries are about 1/√d, their spread smaller still.
-            embedding = (embedding.float() - self.embedding_mean) / self.embedding_std
+            # all-MiniLM-L6-v2 never uses three of its coordinates. Divided by their spread, noise there would drown all.
+            varies = self.embedding_std > NEVER_VARIES
+            embedding = torch.where(varies, (embedding.float() - self.embedding_mean) / self.embedding_std, 0.0)
         embedding = embedding.to(self.dtype)
         if null is not None:
             if not self.config.null_embedding:
