@@ -245,8 +245,8 @@ class ConditionalMDLM(nn.Module):
                 f"{expected}-dimensional vectors of {self.config.encoder_model!r}"
             )
         if self.config.standardize:
-            # Before the cast: a unit vector's entries are about 1/√d, their spread smaller still.
-            # all-MiniLM-L6-v2 never uses three of its coordinates. Divided by their spread, noise there would drown all.
+            # Before the cast: a unit vector's entries are about 1/√d, their spread smaller still. Three coordinates of
+            # all-MiniLM-L6-v2 never vary: divided by their spread, noise there would drown the rest.
             varies = self.embedding_std > NEVER_VARIES
             embedding = torch.where(varies, (embedding.float() - self.embedding_mean) / self.embedding_std, 0.0)
         embedding = embedding.to(self.dtype)
