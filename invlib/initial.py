@@ -15,6 +15,8 @@ from invlib.model import ConditionalMDLM
 from invlib.pairs import Pairs
 from invlib.tokenizer import Tokenizer
 
+NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
+
 
 def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
     """A fresh model under the configuration's seed, or the model of the checkpoint that it starts from.
@@ -40,16 +42,19 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
 
 
 def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
-    """`model` with the weights of the checkpoint; a noise condition may be new, it says nothing at first."""
+    """`model` with the weights of the checkpoint; a noise condition and a length head of its own may be new."""
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
-        if old != new and (name, old) != ("noise_condition", False):
+        if old != new and (name, old) not in NEW_PARTS:
             raise InputError(
                 f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "
                 "only a model of the same shape can be continued"
             )
-    model.load_state_dict({**model.state_dict(), **before.state_dict()})
+    weights = before.state_dict()
+    if config.model.length_dim != shape.length_dim:
+        weights = {name: value for name, value in weights.items() if not name.startswith("length_head.")}
+    model.load_state_dict({**model.state_dict(), **weights})
     return model
 
 
