@@ -1,8 +1,8 @@
 """Attackers who adapt: the same inverter, but the projection by which the vector enters has seen defended vectors.
 
 `python -m invlib.attackers --text FILE` makes one for every studied defence and writes them beside a checkpoint's
-weights. Only `cond_proj` changes. It starts from the best linear guess of the clean vector, in closed form, and is then
-trained on for a small fixed budget, the same for all.
+weights. An attacker first guesses the clean vector from the defended one, linearly and in closed form; then `cond_proj`
+alone is trained on for a small fixed budget, the same for all. Nothing else changes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from invlib.checkpoint import assemble, fingerprint, locate, write_atomically
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.masking import diffusion_loss, low_variance, mask_tokens, stratified_counts
-from invlib.model import NEVER_VARIES, ConditionalMDLM
+from invlib.model import ConditionalMDLM
 from invlib.pairs import MIN_TOKENS, read_texts
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
 
@@ -86,10 +86,12 @@ class Attacker:
 
     defence: str
     checkpoint: str  # SHA-256, see checkpoint.fingerprint
-    weights: Mapping[str, Tensor]  # names as in the model
+    weights: Mapping[str, Tensor]  # of cond_proj, named as in the model; and the linear guess: matrix, offset
 
     def inverter(self, naive: Inverter) -> Inverter:
         """The naive inverter with this projection; all other weights are shared, and so is the encoder.
+
+        A length head that listens to the vector itself hears the linear guess instead.
 
         Raises `InputError` for an inverter of other weights.
         """
@@ -99,10 +101,13 @@ class Attacker:
                 f"the attacker on {self.defence} was made for weights {self.checkpoint[:12]}…, these are "
                 f"{found[:12]}…; make it again: python -m invlib.attackers --text FILE"
             )
-        return Inverter(_with_projection(naive.model, self.weights), naive.tokenizer, naive.encoder)
+        changed = {name: value for name, value in self.weights.items() if name.startswith(PREFIX)}
+        if naive.config.length_dim:
+            changed |= _after_guess(naive.model, "length_head.0.", self.weights["matrix"], self.weights["offset"])
+        return Inverter(_with_weights(naive.model, changed), naive.tokenizer, naive.encoder)
 
     def save(self, path: str | Path) -> None:
-        """Write it as safetensors in bf16, about 0.6 MB for the bundled checkpoint."""
+        """Write it as safetensors in bf16, about 0.9 MB for the bundled checkpoint."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = {name: value.to(torch.bfloat16).contiguous() for name, value in self.weights.items()}
@@ -148,13 +153,15 @@ def adapt(
 ) -> Attacker:
     """Adapt the naive inverter to a defence, seen on the known texts.
 
-    First in closed form: the ridge regression from defended to clean standardised vectors, multiplied into the first
-    layer. Then `steps` updates of `cond_proj` with AdamW on the loss of the training, with fresh noise every time.
+    First in closed form: `linear_guess`, multiplied into the first layer. Then `steps` updates of `cond_proj` with
+    AdamW on the loss of the training, with fresh noise every time.
     """
     generator = torch.Generator().manual_seed(seed)
-    start = {key: value.float() for key, value in naive.model.state_dict().items() if key.startswith(PREFIX)}
-    masters = [nn.Parameter(value) for value in _linear_guess(naive.model, start, defence, known, generator).values()]
-    worker = _with_projection(naive.model, dict(zip(start, masters, strict=True)))
+    guess = dict(zip(("matrix", "offset"), linear_guess(naive.model, defence, known, generator), strict=True))
+    start = {name: value.float() for name, value in naive.model.state_dict().items() if name.startswith(PREFIX)}
+    start |= _after_guess(naive.model, f"{PREFIX}0.", guess["matrix"], guess["offset"])
+    masters = [nn.Parameter(value) for value in start.values()]
+    worker = _with_weights(naive.model, start)
     weights = list(worker.cond_proj.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(masters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     batches = EqualLengthBatches(known.lengths, np.arange(len(known.lengths)), BATCH, seed)
@@ -169,30 +176,34 @@ def adapt(
         with torch.no_grad():
             for master, weight in zip(masters, weights, strict=True):
                 weight.copy_(master)
-    adapted = {key: value.detach().to(torch.bfloat16) for key, value in zip(start, masters, strict=True)}
-    return Attacker(name or defence.name, fingerprint(naive.model), adapted)
+    adapted = {key: value.detach() for key, value in zip(start, masters, strict=True)}
+    stored = {key: value.to("cpu", torch.bfloat16) for key, value in {**adapted, **guess}.items()}
+    return Attacker(name or defence.name, fingerprint(naive.model), stored)
 
 
-def _linear_guess(
-    model: ConditionalMDLM,
-    weights: Mapping[str, Tensor],
-    defence: Perturbation,
-    known: KnownTexts,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """`cond_proj` with its first layer after z ≈ B z' + c: z, z' the clean and defended vectors, standardised."""
+def linear_guess(
+    model: ConditionalMDLM, defence: Perturbation, known: KnownTexts, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """matrix B [d, d] and offset c [d] of z ≈ z' B + c, by ridge regression; z, z': the clean and the defended vectors,
+    standardised as the model does it.
+    """
     clean = _standardised(model, known.vectors)
     defended = _standardised(model, apply(defence, known.vectors, generator).vectors)
     mean_clean, mean_defended = clean.mean(axis=0), defended.mean(axis=0)
     x, y = defended - mean_defended, clean - mean_clean
     size = RIDGE * (x**2).sum() / x.shape[1]
-    back = np.linalg.solve(x.T @ x + size * np.eye(x.shape[1]), x.T @ y)  # z = z' @ back + …
-    first, bias = weights[f"{PREFIX}0.weight"].double().cpu().numpy(), weights[f"{PREFIX}0.bias"].double().cpu().numpy()
-    changed = {
-        f"{PREFIX}0.weight": torch.from_numpy(first @ back.T).float(),
-        f"{PREFIX}0.bias": torch.from_numpy(bias + first @ (mean_clean - mean_defended @ back)).float(),
-    }
-    return {name: changed.get(name, value).to(model.device) for name, value in weights.items()}
+    matrix = np.linalg.solve(x.T @ x + size * np.eye(x.shape[1]), x.T @ y)
+    offset = mean_clean - mean_defended @ matrix
+    return torch.from_numpy(matrix).float(), torch.from_numpy(offset).float()
+
+
+def _after_guess(model: ConditionalMDLM, layer: str, matrix: Tensor, offset: Tensor) -> dict[str, Tensor]:
+    """A linear layer on the standardised vector (and, behind it, on other inputs) that hears the guess instead."""
+    state, matrix, offset = model.state_dict(), matrix.float(), offset.float()
+    weight, bias = (state[layer + part].float().cpu() for part in ("weight", "bias"))
+    on_vector, on_others = weight.tensor_split([len(matrix)], dim=1)
+    changed = {"weight": torch.cat([on_vector @ matrix.T, on_others], dim=1), "bias": bias + on_vector @ offset}
+    return {layer + part: value.to(model.device) for part, value in changed.items()}
 
 
 def _standardised(model: ConditionalMDLM, vectors: np.ndarray) -> np.ndarray:
@@ -201,7 +212,7 @@ def _standardised(model: ConditionalMDLM, vectors: np.ndarray) -> np.ndarray:
     if not model.config.standardize:
         return vectors
     mean, std = (value.double().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
-    return np.where(std > NEVER_VARIES, (vectors - mean) / np.maximum(std, NEVER_VARIES), 0)
+    return (vectors - mean) / std
 
 
 def _loss(
@@ -227,15 +238,15 @@ def _loss(
         mask_token_id=model.config.mask_token_id,
         weighting=low_variance,
     )
-    if not model.config.length_head:
-        return loss
+    if not model.config.length_head or model.config.length_dim:
+        return loss  # such a length head does not listen to cond_proj
     wanted = torch.from_numpy(known.lengths[any_rows] - 1).to(device)
     return loss + LENGTH_WEIGHT * F.cross_entropy(model.length_logits(any_embedding).float(), wanted)
 
 
-def _with_projection(model: ConditionalMDLM, projection: Mapping[str, Tensor]) -> ConditionalMDLM:
+def _with_weights(model: ConditionalMDLM, weights: Mapping[str, Tensor]) -> ConditionalMDLM:
     """A model of the same weights but these, which are copied."""
-    changed = {name: value.detach().to(model.device, model.dtype).clone() for name, value in projection.items()}
+    changed = {name: value.detach().to(model.device, model.dtype).clone() for name, value in weights.items()}
     return assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
 
 
