@@ -45,14 +45,19 @@ class Texts:
     retrieval: Retrieval
 
 
-def project_texts(data: str | Path = DATA) -> Texts:
-    """All the records and 48 sentences of each kind; the rest of the sentences, and those of the retrieval set."""
+def project_texts(data: str | Path = DATA, limit: int | None = None) -> Texts:
+    """All the records and 48 sentences of each kind; the rest of the sentences, and those of the retrieval set.
+
+    In a random order, always the same, so that the first `limit` of them are a fair sample.
+    """
     data = Path(data)
     records, retrieval = read_records(data / "records" / "records.jsonl"), read_retrieval(data / "retrieval")
     sentences = pd.read_json(data / "sentences" / "sentences.jsonl", lines=True)
     first = sentences.groupby("kind").cumcount() < PER_KIND
     chosen = [Record(text, ()) for text in sentences.loc[first, "text"]]
-    return Texts(chosen + records, [*sentences.loc[~first, "text"], *retrieval.sentences], retrieval)
+    order = np.random.default_rng(0).permutation(len(chosen) + len(records))[:limit]
+    mixed = [(chosen + records)[i] for i in order]
+    return Texts(mixed, [*sentences.loc[~first, "text"], *retrieval.sentences], retrieval)
 
 
 def perturbations(others: np.ndarray, seed: int = 0) -> list[Perturbation]:
@@ -137,6 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m invlib.tables", description="Make the full-size tables.")
     parser.add_argument("--checkpoint", default="minilm")
+    parser.add_argument("--limit", type=int, help="only so many texts, for a trial (default: all 505)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished cells (default: {CACHE})")
     parser.add_argument("--out", type=Path, default=DATA / "tables")
     chosen = parser.parse_args(arguments)
@@ -144,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         naive = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
         attackers = load_attackers(naive, locate(chosen.checkpoint) / "attackers")
-        texts = project_texts()
+        texts = project_texts(limit=chosen.limit)
         _write(chosen.out / "utility.csv", costs(naive, texts))
         _write(chosen.out / "sweep.csv", attacks(naive, attackers, texts, chosen.cache))
         about = {

@@ -36,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(audit.origin, flush=True)
         state.wait_for_everyone()
         done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
-        print(
-            f"{done}, process {state.process_index + 1} of {state.num_processes}; parts are in {chosen.out}", flush=True
-        )
+        print(f"{done}, {_share(state)}; parts are in {chosen.out}", flush=True)
         state.wait_for_everyone()
         if state.is_main_process:
             _report(audit, chosen.records)
@@ -63,6 +61,10 @@ def _open(chosen: argparse.Namespace, state: PartialState) -> Audit:
         process=state.process_index,
         processes=state.num_processes,
     )
+
+
+def _share(state: PartialState) -> str:
+    return f"process {state.process_index + 1} of {state.num_processes}"
 
 
 def _report(audit: Audit, records: Path | None) -> None:

@@ -27,8 +27,14 @@ from invlib.inverter import Inverter
 CHUNK = 1024
 TOLD = 20  # broken rows that are named one by one; all are counted
 SCHEMA = pa.schema(
-    [("row", pa.int64()), ("id", pa.string()), ("text", pa.string()), ("confidence", pa.float32()), ("problem", pa.string())]
-)  # fmt: skip
+    {
+        "row": pa.int64(),
+        "id": pa.string(),
+        "text": pa.string(),
+        "confidence": pa.float32(),
+        "problem": pa.string(),
+    }
+)
 
 
 @dataclass(frozen=True)

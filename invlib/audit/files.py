@@ -145,7 +145,7 @@ class JsonlFile(Source):
 
 
 class CsvFile(Source):
-    """One vector a line, its numbers separated by commas; a header line is allowed, and a column `id` names the rows."""
+    """One vector a line, numbers separated by commas; a header line is allowed, and a column `id` names the rows."""
 
     def __init__(self, path: Path):
         self.name, self._path = str(path), path

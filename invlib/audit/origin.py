@@ -40,8 +40,8 @@ class Origin:
     def __str__(self) -> str:
         facts = (
             f"{self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
-            f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of {self.loop:.2f} "
-            f"(to another vector: {self.control:.2f})."
+            f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of "
+            f"{self.loop:.2f} (to another vector: {self.control:.2f})."
         )
         if self.plausible:
             return f"These vectors can come from {self.encoder}. {facts}"

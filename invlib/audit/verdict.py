@@ -13,7 +13,7 @@ from invlib.audit.origin import Origin
 from invlib.metrics import interval
 
 EXAMPLES = 10
-HIGH, MIDDLE = 0.8, 0.6  # of confidence: near-verbatim texts begin at the first, the matter is right from the second on
+CLOSE, NEAR = 0.8, 0.6  # of confidence; what they mean in words is measured in notebook 08
 _MONTHS = "jan(uary)?|feb(ruary)?|march|april|may|june|july|aug(ust)?|sept(ember)?|oct(ober)?|nov(ember)?|dec(ember)?"
 _DAYS = "(mon|tues|wednes|thurs|fri|satur|sun)day"
 PATTERNS = {
@@ -71,20 +71,20 @@ def verdict(summary: Summary, origin: Origin) -> str:
     """Two or three sentences for somebody who has to decide."""
     if not origin.plausible:
         return (
-            f"{origin} What was recovered is fluent and says little: judge nothing by it. That this model reads nothing "
-            "here is no proof that nobody can; a defence is safe only against who does not know it (notebook 07)."
+            f"{origin} What was recovered is fluent and says little: judge nothing by it. That this model reads "
+            "nothing here is no proof that nobody can: an attacker who knows a defence adapts to it (notebook 07)."
         )
     known = summary.confidences[np.isfinite(summary.confidences)]
     said = [f"{origin}"]
     if len(known):
-        high, middle = (known >= HIGH).mean(), (known >= MIDDLE).mean()
+        close, near = ((known >= limit).mean() for limit in (CLOSE, NEAR))
         said.append(
-            f"Of {len(known)} texts, {high:.0%} come back nearly word for word (confidence {HIGH} or more) and "
-            f"{middle:.0%} with most of what they say ({MIDDLE} or more)."
+            f"Of {len(known)} recovered texts, encoded again, {close:.0%} come within a cosine of {CLOSE} of the stored "
+            f"vector and {near:.0%} within {NEAR}, without one question to the encoder that made it."
         )
         said.append(
             "Handle this store like the texts themselves: access, retention and deletion."
-            if middle >= 0.1
+            if near >= 0.1
             else "Few texts come back, from the vectors alone; an attacker who may also ask the encoder gets further."
         )
     return " ".join(said)
