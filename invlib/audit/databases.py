@@ -3,15 +3,18 @@
 Qdrant's local mode is left out on purpose: it keeps its points pickled, and opening a stranger's store would run code.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from invlib.audit.files import VECTOR_NAMES, list_column
 from invlib.audit.source import Chunk, Source, Wanted, as_vectors
 from invlib.errors import InputError
 
 CHROMA_FILE = "chroma.sqlite3"
+LOCK_SECONDS = 2.0  # waited for another program's write to end
 
 
 class ChromaCollection(Source):
@@ -23,6 +26,7 @@ class ChromaCollection(Source):
 
         if not (folder / CHROMA_FILE).is_file():  # Chroma itself would make an empty store here
             raise InputError(f"{folder} holds no {CHROMA_FILE}; expected the folder of a persistent Chroma store")
+        _check_sqlite(folder / CHROMA_FILE)
         try:
             client = chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
             names = [found.name for found in client.list_collections()]
@@ -85,6 +89,18 @@ def choose(wanted: str | None, names: list[str], where: str) -> str:
         return wanted
     what = f"there is no {wanted!r}" if wanted is not None else "choose one with --collection"
     raise InputError(f"{where}: {', '.join(map(str, names)) or 'none'}; {what}")
+
+
+def _check_sqlite(path: Path) -> None:
+    """Raise `InputError` for a locked or damaged file: Chroma would wait for the lock for many minutes."""
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=LOCK_SECONDS)
+        try:
+            connection.execute("SELECT count(*) FROM collections").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise InputError(_unreadable(path, error)) from None
 
 
 def _needs(package: str) -> Any:

@@ -79,7 +79,7 @@ def verdict(summary: Summary, origin: Origin) -> str:
     if len(known):
         close, near = ((known >= limit).mean() for limit in (CLOSE, NEAR))
         said.append(
-            f"Of {len(known)} recovered texts, encoded again, {close:.0%} come within a cosine of {CLOSE} of the stored "
+            f"Of {len(known)} recovered texts, encoded again, {close:.0%} come within a cosine of {CLOSE} of their "
             f"vector and {near:.0%} within {NEAR}, without one question to the encoder that made it."
         )
         said.append(
