@@ -158,7 +158,8 @@ def adapt(
     """
     generator = torch.Generator().manual_seed(seed)
     guess = dict(zip(("matrix", "offset"), linear_guess(naive.model, defence, known, generator), strict=True))
-    start = {name: value.float() for name, value in naive.model.state_dict().items() if name.startswith(PREFIX)}
+    state = naive.model.state_dict()
+    start = {name: value.float().clone() for name, value in state.items() if name.startswith(PREFIX)}
     start |= _after_guess(naive.model, f"{PREFIX}0.", guess["matrix"], guess["offset"])
     masters = [nn.Parameter(value) for value in start.values()]
     worker = _with_weights(naive.model, start)

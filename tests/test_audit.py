@@ -358,7 +358,7 @@ def test_the_command_audits_and_says_what_is_wrong(stored, tmp_path, capsys):
 
 @pytest.mark.skipif(os.name != "posix", reason="launches processes")
 def test_two_launched_processes_share_one_audit(stored, tmp_path):
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m", "invlib.audit"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "invlib.audit"]
     options = [str(stored), "--out", str(tmp_path / "out"), "--steps", "1", "--chunk", "4"]
     env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command, *options], capture_output=True, text=True, env=env, timeout=600)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 
 from invlib import leaks
 from invlib.audit.audit import CHUNK, Audit, open_source
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-confidence", action="store_true", help="do not encode the recovered texts again; faster")
     parser.add_argument("--records", type=Path, help="the true records, row by row, to score what leaked")
     chosen = parser.parse_args(arguments)
-    state = PartialState()
+    state = Accelerator()
     try:
         audit = _open(chosen, state)
         if state.is_main_process:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _open(chosen: argparse.Namespace, state: PartialState) -> Audit:
+def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
     inverter = Inverter.load(chosen.checkpoint, device=state.device, dtype=torch.bfloat16)
     return Audit(
         open_source(chosen.source, chosen.collection),
@@ -63,7 +63,7 @@ def _open(chosen: argparse.Namespace, state: PartialState) -> Audit:
     )
 
 
-def _share(state: PartialState) -> str:
+def _share(state: Accelerator) -> str:
     return f"process {state.process_index + 1} of {state.num_processes}"
 
 

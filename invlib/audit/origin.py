@@ -27,7 +27,7 @@ class Origin:
     encoder: str
     n: int
     unit_share: float  # share of vectors of length 1 ± 1 %
-    unused: float  # root mean square of the coordinates that the encoder never uses; NaN where there is none
+    unused: float  # largest entry, at length 1, in the coordinates that the encoder never uses; NaN where there is none
     likeness: float  # correlation of the sample's mean vector to the training's; NaN for a model without statistics
     loop: float  # median cosine of the re-encoded recovered texts to their vectors
     control: float  # the same, to the vector of another row: what strangers have
