@@ -53,7 +53,7 @@ WRITERS = {
     "one.npz": lambda path, a: np.savez(path, a),
     "packed.npz": lambda path, a: np.savez_compressed(path, other=np.arange(3), vectors=a),
     "lists.parquet": lambda path, a: pq.write_table(pa.table({"text": ["x"] * len(a), "emb": lists(a)}), path),
-    "fixed.parquet": lambda path, a: pq.write_table(pa.table({"vector": fixed(a)}), path, row_group_size=2),
+    "fixed.parquet": lambda path, a: pq.write_table(pa.table({"vector": fixed(a)}), path, row_group_size=3),
     "columns.parquet": lambda path, a: pq.write_table(pa.table({f"d{i}": a[:, i] for i in range(a.shape[1])}), path),
     "lists.jsonl": lambda path, a: path.write_text("".join(json.dumps(row) + "\n" for row in a.tolist())),
     "objects.jsonl": lambda path, a: path.write_text(

@@ -101,7 +101,7 @@ class ParquetFile(Source):
     def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
         with pq.ParquetFile(self._path) as file:
             batches = file.iter_batches(batch_size=size, columns=self._id + self._columns)
-            for number, batch in enumerate(_exactly(batches, size)):
+            for number, batch in enumerate(batches):  # all of `size` but the last, across row groups too
                 if wanted(number):
                     start = number * size
                     ids = [str(row) for row in range(start, start + len(batch))]
@@ -109,11 +109,11 @@ class ParquetFile(Source):
                         ids = [str(name) for name in batch.column("id").to_pylist()]
                     yield Chunk(number, start, ids, self._vectors(batch, start))
 
-    def _vectors(self, batch: pa.Table, start: int) -> np.ndarray:
+    def _vectors(self, batch: pa.RecordBatch, start: int) -> np.ndarray:
         if self._list is None:
             columns = [batch.column(name).to_numpy() for name in self._columns]
             return as_vectors(np.stack(columns, axis=1), self.name)
-        return list_column(batch.column(self._list).combine_chunks(), start, self.name)
+        return list_column(batch.column(self._list), start, self.name)
 
 
 class JsonlFile(Source):
@@ -198,19 +198,6 @@ def list_column(column: pa.Array, start: int, where: str) -> np.ndarray:
         raise InputError(f"{where} holds lists of {column.type.value_type}; expected numbers")
     vectors[present] = values.reshape(-1, dim)
     return vectors
-
-
-def _exactly(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly `size`: parquet ends a batch where a row group ends."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        while sum(map(len, held)) >= size:
-            table = pa.Table.from_batches(held)
-            yield table[:size]
-            held = table[size:].to_batches()
-    if sum(map(len, held)):
-        yield pa.Table.from_batches(held)
 
 
 def _numbers(found: Any, where: str, row: int) -> list[float]:
