@@ -15,7 +15,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("run",),
     ("trainer",),
     ("batches", "initial"),
-    ("search", "pairs"),
+    ("search", "pairs", "listening"),
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
