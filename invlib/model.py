@@ -7,6 +7,7 @@ a BERT encoder, so that its pretrained layers can be the start of the training.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,12 @@ class Modulation:
 
     def __len__(self) -> int:
         return len(self.scale)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Modulation"]) -> "Modulation":
+        """The batches of several modulations of one model, one after the other."""
+        names = [f.name for f in dataclasses.fields(cls) if getattr(parts[0], f.name) is not None]
+        return cls(**{"gate": None} | {name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def rows(self, index) -> "Modulation":
         """The modulation of some rows of the batch (slice, index or boolean mask), or rows repeated."""
