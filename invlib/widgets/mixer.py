@@ -156,7 +156,7 @@ def mixer(inverter: Inverter, first: str, second: str) -> Mixer:
 
 
 def static_html(pair: Pair) -> str:
-    """The mixer for a page without a kernel: it knows the texts of one change at a time; without scripts, all listed."""
+    """The mixer for a page without a kernel: it knows one change at a time; without scripts, all are listed."""
     views = pair.views(pair.one_change_each())
     first, second = pair.texts
     told = {"first": first, "second": second, "parts": pair.parts, "views": views}
