@@ -113,7 +113,7 @@ def print_pdf(page: Path, pdf: Path) -> None:
     with sync_playwright() as playwright:
         # Root has no sandbox, as in a container; the page is our own and runs no script.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_page(java_script_enabled=False, offline=True)
+        opened = browser.new_page(java_script_enabled=False, offline=True, reduced_motion="reduce")
         opened.goto(page.resolve().as_uri())
         opened.pdf(path=pdf, format="A4", margin=MARGIN, outline=True, tagged=True, **FOOTER)
         browser.close()
