@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from invlib.config import Config
 from invlib.masking import mask_tokens, stratified_counts
@@ -22,9 +23,11 @@ class Batch:
 
     x0: Int[Tensor, "rows length"]
     embedding: Float[Tensor, "rows embed"]
+    noise_level: Float[Tensor, "rows"] | None  # None where the training adds no noise
     xt: Int[Tensor, "rows length"]
     dropped: Bool[Tensor, "rows"]  # which conditions are replaced by the null embedding
     any_embedding: Float[Tensor, "rows embed"]
+    any_noise_level: Float[Tensor, "rows"] | None
     any_length: Int[Tensor, "rows"]
     size: int  # rows over all processes: what the loss is averaged over
 
@@ -80,11 +83,25 @@ def make_batch(
     any_rows = batches.any_rows(torch.rand(len(rows), generator=generator).numpy())
     tensors = (
         x0,
-        torch.from_numpy(pairs.embeddings[rows].astype(np.float32)),
+        *_maybe_noisy(pairs.embeddings[rows], config, generator),
         xt,
         dropped,
-        torch.from_numpy(pairs.embeddings[any_rows].astype(np.float32)),
+        *_maybe_noisy(pairs.embeddings[any_rows], config, generator),
         torch.from_numpy(pairs.lengths[any_rows].astype(np.int64)),
     )
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    return Batch(*(value[share].to(accelerator.device) for value in tensors), size=len(rows))
+    shares = (None if value is None else value[share].to(accelerator.device) for value in tensors)
+    return Batch(*shares, size=len(rows))
+
+
+def _maybe_noisy(
+    stored: Float[np.ndarray, "rows embed"], config: Config, generator: torch.Generator
+) -> tuple[Float[Tensor, "rows embed"], Float[Tensor, "rows"] | None]:
+    """The vectors, `noise_share` of them noisy, and their levels: y = x + level · z / √d, brought to unit length."""
+    embedding = torch.from_numpy(stored.astype(np.float32))
+    if not config.training.noise_share:
+        return embedding, None
+    share, uniform = torch.rand(2, len(embedding), generator=generator)
+    level = torch.where(share < config.training.noise_share, uniform * config.training.max_noise, 0.0)
+    noise = torch.randn(embedding.shape, generator=generator) / embedding.shape[1] ** 0.5
+    return F.normalize(embedding + level[:, None] * noise, dim=1), level

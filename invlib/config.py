@@ -38,6 +38,7 @@ class ModelConfig:
     tie_embeddings: bool = False  # output projection = token table
     null_embedding: bool = False  # a learned "no vector", for the unconditional prior
     standardize: bool = False  # centre and scale the embedding by training statistics
+    noise_condition: bool = False  # the model may be told how noisy the vector is
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -80,11 +81,14 @@ class TrainingConfig:
     blocks_from_encoder: bool = False  # start positions, norms and blocks from a BERT encoder's own (post_norm)
     weighting: str = "nelbo"  # or "low_variance"; see masking.diffusion_loss
     condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
+    noise_share: float = 0.0  # share of sequences whose vector gets Gaussian noise, and the model is told how much
+    max_noise: float = 1.5  # noise levels are drawn uniformly up to this; see ConditionalMDLM.condition
+    start_from: str | None = None  # a checkpoint whose weights and tokenizer are the start
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "batch_size max_steps lr grad_accum max_grad_norm log_every eval_every")
-        for name in ("ema_decay", "condition_dropout"):
+        _require_positive(self, "batch_size max_steps lr grad_accum max_grad_norm max_noise log_every eval_every")
+        for name in ("ema_decay", "condition_dropout", "noise_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("min_lr_ratio", "decay_share"):

@@ -1,10 +1,13 @@
-"""The weights a training starts from: random, or taken from the encoder that is to be inverted."""
+"""The weights a training starts from: random, taken from the encoder that is to be inverted, or from a checkpoint."""
+
+import dataclasses
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import BertModel
 
+from invlib import checkpoint
 from invlib.config import Config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -14,14 +17,16 @@ from invlib.tokenizer import Tokenizer
 
 
 def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
-    """A fresh model under the configuration's seed.
+    """A fresh model under the configuration's seed, or the model of the checkpoint that it starts from.
 
-    Its embedding statistics come from the pairs; token table and blocks from the encoder, where the configuration asks.
-    Raises `InputError` where what it asks for does not fit the encoder.
+    A fresh one's embedding statistics come from the pairs; token table and blocks from the encoder, where the
+    configuration asks. Raises `InputError` where what it asks for does not fit the encoder or the checkpoint.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         model = ConditionalMDLM(config.model)
+    if config.training.start_from is not None:
+        return _continued(model, config)
     with torch.no_grad():
         if config.model.standardize:
             sample = torch.from_numpy(pairs.embeddings[:50_000].astype(np.float32))
@@ -31,6 +36,20 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
             model.token_embed.weight.copy_(_encoder_table(encoder, tokenizer, config))
         if config.training.blocks_from_encoder:
             _copy_encoder_blocks(encoder, model)
+    return model
+
+
+def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
+    """`model` with the weights of the checkpoint; a noise condition may be new, it says nothing at first."""
+    before, shape = checkpoint.read(config.training.start_from)
+    for name, new in dataclasses.asdict(config.model).items():
+        old = getattr(shape, name)
+        if old != new and (name, old) != ("noise_condition", False):
+            raise InputError(
+                f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "
+                "only a model of the same shape can be continued"
+            )
+    model.load_state_dict({**model.state_dict(), **before.state_dict()})
     return model
 
 

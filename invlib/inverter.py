@@ -1,7 +1,7 @@
 """Inverter: from vectors back to sentences. Joins model, tokenizer, sampler and (where asked) the encoder."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,6 +95,7 @@ class Inverter:
         num_steps: int = 8,
         length: int | Sequence[int] | np.ndarray | None = None,
         length_beam: int = 1,
+        noise_level: float | Sequence[float] | np.ndarray = 0.0,
         candidates: int = 1,
         search: Strategy | Sequence[Strategy] = (),
         encoder: Any = None,
@@ -110,6 +111,8 @@ class Inverter:
           direction counts: every vector is scaled to unit length, as the encoder's are.
         length: number of tokens, for all or per vector. Default: what the model predicts from the vector; a
           checkpoint without a length head decodes all its positions.
+        noise_level: σ√d of the Gaussian noise that the vectors are known to carry, for all or per vector; needs a
+          checkpoint that was trained with a noise condition. 0: clean.
         length_beam, candidates: how many of the likeliest lengths are decoded, and how many independent drafts of
           each; they share one modulation. Without a search the likeliest draft is the result.
         search: the encoder in the loop: one of the strategies of `invlib.search`, or several in their order.
@@ -122,7 +125,8 @@ class Inverter:
         outside its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
-        lengths, length_log_probs = self._length_plan(vectors, length, length_beam)
+        noise = self._noise_levels(noise_level, len(vectors))
+        lengths, length_log_probs = self._length_plan(vectors, length, length_beam, noise)
         _check_candidates(candidates, decoding)
         per_vector = lengths.shape[1] * candidates
         lengths, length_log_probs = (np.repeat(plan.ravel(), candidates) for plan in (lengths, length_log_probs))
@@ -131,7 +135,9 @@ class Inverter:
         drafts: list[list[Draft]] = [[] for _ in vectors]
         for rows in _by_length(lengths, batch_size):
             of = rows // per_vector
-            steps = list(self.steps(vectors[of], lengths[rows], generator=[streams[r] for r in rows], **options))
+            heard = None if noise is None else noise[of]
+            generators = [streams[row] for row in rows]
+            steps = list(self.steps(vectors[of], lengths[rows], noise_level=heard, generator=generators, **options))
             for place, row in enumerate(rows):
                 prior = float(length_log_probs[row])
                 draft = self._draft(steps, place, int(lengths[row]), prior, keep_trajectories)
@@ -142,7 +148,12 @@ class Inverter:
             strategies = [search] if isinstance(search, Strategy) else list(search)
             starts = [[draft.tokens for draft in own] for own in drafts]
             firsts = streams[::per_vector]
-            return self._searched(result, vectors, starts, strategies, encode, decoding.get("pinned"), firsts)
+            settings = {"encode": encode, "pinned": decoding.get("pinned")}
+            targets = (
+                self.target(vector, generator=firsts[row], noise_level=0.0 if noise is None else noise[row], **settings)
+                for row, vector in enumerate(vectors)
+            )
+            return _searched(result, targets, starts, strategies)
         if verify:
             cosines, queries = self._verified(vectors, result.texts, encode)
             return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
@@ -157,6 +168,7 @@ class Inverter:
         guidance_scale: float = 1.0,
         pinned: Mapping[int, int | str] | None = None,
         conditional: bool = True,
+        noise_level: np.ndarray | None = None,
         **options: Any,
     ) -> Iterator[Step]:
         """The Steps of one batch, as they happen; other options are those of `sampler.denoise`.
@@ -167,6 +179,7 @@ class Inverter:
           2507.08965). Unless it is 1, the model is called twice as often.
         pinned: {position: token id or piece} that hold in every text.
         conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
+        noise_level: of every vector [n]; None: they are clean. See `invert`.
         """
         if not callable(policy):
             raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {policy!r}")
@@ -175,7 +188,8 @@ class Inverter:
         embedding = torch.from_numpy(vectors).to(self.model.device)
         nothing = torch.ones(len(vectors), dtype=torch.bool, device=self.model.device)
         with torch.inference_mode():
-            modulation = self.model.modulation(embedding, None if conditional else nothing)
+            heard = None if noise_level is None else torch.as_tensor(noise_level).to(self.model.device)
+            modulation = self.model.modulation(embedding, None if conditional else nothing, heard)
             prior = None if guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
         lengths = torch.as_tensor(lengths, device=self.model.device)
         start = self._pinned_start(pinned, lengths)
@@ -201,7 +215,7 @@ class Inverter:
         return conditional if prior is None else guided
 
     @torch.inference_mode()
-    def length_log_probs(self, vectors: Any) -> np.ndarray:
+    def length_log_probs(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
         """log p(number of tokens | vector), [n, max_seq_len]; column l is a length of l + 1.
 
         Without a length head all positions are decoded: the last column has probability 1.
@@ -211,15 +225,32 @@ class Inverter:
             log_probs = np.full((len(vectors), self.config.max_seq_len), -np.inf)
             log_probs[:, -1] = 0.0
             return log_probs
-        logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device))
+        noise = self._noise_levels(noise_level, len(vectors))
+        heard = None if noise is None else torch.from_numpy(noise).to(self.model.device)
+        logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device), heard)
         return logits.float().log_softmax(dim=1).cpu().numpy()
 
     def predict_lengths(self, vectors: Any) -> np.ndarray:
         """Number of tokens that the model expects of each vector, [n]; max_seq_len without a length head."""
         return self.length_log_probs(vectors).argmax(axis=1) + 1
 
+    def _noise_levels(self, noise_level: Any, count: int) -> np.ndarray | None:
+        """One level per vector [count]; None where all vectors are clean, which every checkpoint can invert."""
+        levels = np.asarray(noise_level)
+        if levels.dtype.kind not in "fiu" or levels.shape not in ((), (count,)) or not np.isfinite(levels).all():
+            raise InputError(
+                f"noise_level must be a number, or one for each of the {count} vectors; got {noise_level!r}"
+            )
+        if (levels < 0).any():
+            raise InputError(f"noise_level is σ√d and cannot be negative; got {noise_level!r}")
+        return np.broadcast_to(levels, count).astype(np.float32) if levels.any() else None
+
     def _length_plan(
-        self, vectors: np.ndarray, length: int | Sequence[int] | np.ndarray | None, beam: int
+        self,
+        vectors: np.ndarray,
+        length: int | Sequence[int] | np.ndarray | None,
+        beam: int,
+        noise: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Lengths to decode and their log-probabilities, both [n, beam], the likeliest first."""
         top = self.config.max_seq_len
@@ -229,7 +260,7 @@ class Inverter:
                 f"and none is given; got {beam}"
             )
         if length is None:
-            log_probs = self.length_log_probs(vectors)
+            log_probs = self.length_log_probs(vectors, 0.0 if noise is None else noise)
             order = np.argsort(-log_probs, axis=1, kind="stable")[:, :beam]
             return order + 1, np.take_along_axis(log_probs, order, axis=1)
         lengths = np.asarray(length)
@@ -288,41 +319,6 @@ class Inverter:
         log_prob = float(last.confidence[place, :length].log().sum()) + prior
         return Draft(tokens, text, log_prob, int(last.model_calls[place]), trajectory)
 
-    def _searched(
-        self,
-        result: Inversion,
-        vectors: np.ndarray,
-        drafts: list[list[Tokens]],
-        strategies: list[Strategy],
-        encode: Encode | None,
-        pinned: Mapping[int, int | str] | None,
-        streams: list[torch.Generator],
-    ) -> Inversion:
-        """The result after the search; when it is stopped (Ctrl-C), what was found so far stays."""
-        texts, errors = list(result.texts), ["the search was stopped before it began"] * len(vectors)
-        cosines, queries, calls = np.full(len(texts), np.nan), result.encoder_queries.copy(), result.model_calls.copy()
-
-        def take_over(row: int, target: Target, error: str | None) -> None:
-            if target.found:
-                texts[row], cosines[row] = target.best(1)[0].text, target.best(1)[0].cosine
-            queries[row], errors[row] = target.queries, error
-            calls[row] = result.model_calls[row] + target.model_calls
-
-        with tqdm(total=len(vectors), desc="search", unit=" vectors") as bar:
-            for row, vector in enumerate(vectors):
-                target = self.target(vector, encode=encode, pinned=pinned, generator=streams[row])
-                try:
-                    for best in improve(target, strategies, drafts[row]):
-                        bar.set_postfix_str(f"{target.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
-                except KeyboardInterrupt:
-                    take_over(row, target, "the search was stopped")
-                    break
-                take_over(row, target, target.error)
-                bar.update()
-        return dataclasses.replace(
-            result, texts=texts, cosines=cosines, model_calls=calls, encoder_queries=queries, errors=errors
-        )
-
     def target(
         self,
         vector: np.ndarray,
@@ -330,11 +326,14 @@ class Inverter:
         encode: Encode | None = None,
         pinned: Mapping[int, int | str] | None = None,
         generator: torch.Generator | None = None,
+        noise_level: float = 0.0,
     ) -> Target:
         """What `search.improve` works on: one vector [embed_dim], this denoiser, and the encoder that is asked."""
         vectors = check_vectors(vector, self.config.embedding_cond_dim)
+        noise = self._noise_levels(noise_level, 1)
+        heard = None if noise is None else torch.from_numpy(noise).to(self.model.device)
         with torch.inference_mode():
-            modulation = self.model.modulation(torch.from_numpy(vectors).to(self.model.device))
+            modulation = self.model.modulation(torch.from_numpy(vectors).to(self.model.device), noise_level=heard)
 
         def denoiser(lengths: Tensor) -> Predict:
             return self._predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
@@ -345,7 +344,7 @@ class Inverter:
             self.tokenizer.decode,
             encode or self.encoder.encode,
             mask_token_id=self.config.mask_token_id,
-            length_probs=np.exp(self.length_log_probs(vectors)[0]),
+            length_probs=np.exp(self.length_log_probs(vectors, noise_level)[0]),
             pinned={position: self._token_id(token) for position, token in (pinned or {}).items()},
             generator=generator or torch.Generator(),
             device=self.model.device,
@@ -361,6 +360,34 @@ class Inverter:
             cosines[written] = cosine(again, vectors[written])
             queries[written] = 1
         return cosines, queries
+
+
+def _searched(
+    result: Inversion, targets: Iterable[Target], drafts: list[list[Tokens]], strategies: list[Strategy]
+) -> Inversion:
+    """The result after the search; when it is stopped (Ctrl-C), what was found so far stays."""
+    texts, errors = list(result.texts), ["the search was stopped before it began"] * len(drafts)
+    cosines, queries, calls = np.full(len(texts), np.nan), result.encoder_queries.copy(), result.model_calls.copy()
+
+    def take_over(row: int, target: Target, error: str | None) -> None:
+        if target.found:
+            texts[row], cosines[row] = target.best(1)[0].text, target.best(1)[0].cosine
+        queries[row], errors[row] = target.queries, error
+        calls[row] = result.model_calls[row] + target.model_calls
+
+    with tqdm(total=len(drafts), desc="search", unit=" vectors") as bar:
+        for row, target in enumerate(targets):
+            try:
+                for best in improve(target, strategies, drafts[row]):
+                    bar.set_postfix_str(f"{target.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
+            except KeyboardInterrupt:
+                take_over(row, target, "the search was stopped")
+                break
+            take_over(row, target, target.error)
+            bar.update()
+    return dataclasses.replace(
+        result, texts=texts, cosines=cosines, model_calls=calls, encoder_queries=queries, errors=errors
+    )
 
 
 def _check_candidates(candidates: int, decoding: dict) -> None:

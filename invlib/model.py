@@ -21,6 +21,7 @@ from invlib.masking import length_mask
 
 LAYER_NORM_EPS = 1e-5
 BERT_NORM_EPS = 1e-12
+NOISE_RATES = tuple(2.0**k for k in range(-2, 6))  # per unit of noise level: from very noisy to hardly noisy
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,9 @@ class ConditionalMDLM(nn.Module):
             self.length_head = nn.Sequential(
                 nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.max_seq_len)
             )
+        if config.noise_condition:
+            self.noise_proj = nn.Linear(len(NOISE_RATES), hidden, bias=False)
+            nn.init.zeros_(self.noise_proj.weight)
         if config.null_embedding:
             self.null_embedding = nn.Parameter(torch.zeros(config.embedding_cond_dim))
         if config.standardize:
@@ -245,11 +249,17 @@ class ConditionalMDLM(nn.Module):
         return self.token_embed.weight.dtype
 
     def condition(
-        self, embedding: Float[Tensor, "batch embed"], null: Bool[Tensor, "batch"] | None = None
+        self,
+        embedding: Float[Tensor, "batch embed"],
+        null: Bool[Tensor, "batch"] | None = None,
+        noise_level: Float[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch hidden"]:
         """The projected embedding; rows marked in `null` get the learned null embedding instead.
 
-        Raises `InputError` for a wrong dimension, or for `null` in a model that was trained without one.
+        noise_level: σ√d, the length of the Gaussian noise in a vector beside its own length of 1 (before the sum was
+          brought back to unit length). Zero, and None, say that the vectors are clean.
+
+        Raises `InputError` for a wrong dimension, or for `null` or `noise_level` in a model trained without them.
         """
         expected = self.config.embedding_cond_dim
         if embedding.shape[-1] != expected:
@@ -265,13 +275,31 @@ class ConditionalMDLM(nn.Module):
             if not self.config.null_embedding:
                 raise InputError("this checkpoint has no null embedding, so it has no unconditional prior")
             embedding = torch.where(null[:, None], self.null_embedding, embedding)
-        return self.cond_proj(embedding)
+        first, *rest = self.cond_proj
+        x = first(embedding)
+        if noise_level is not None:
+            x = x + self._noise_features(noise_level)
+        for module in rest:
+            x = module(x)
+        return x
+
+    def _noise_features(self, noise_level: Float[Tensor, "batch"]) -> Float[Tensor, "batch hidden"]:
+        """What the first layer hears of the noise: exactly nothing at level 0, whatever was learned."""
+        if not self.config.noise_condition:
+            raise InputError(
+                "this checkpoint has no noise condition: it takes every vector for clean; omit noise_level"
+            )
+        rates = torch.tensor(NOISE_RATES, device=noise_level.device)
+        return self.noise_proj((1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype))
 
     def modulation(
-        self, embedding: Float[Tensor, "batch embed"], null: Bool[Tensor, "batch"] | None = None
+        self,
+        embedding: Float[Tensor, "batch embed"],
+        null: Bool[Tensor, "batch"] | None = None,
+        noise_level: Float[Tensor, "batch"] | None = None,
     ) -> Modulation:
         """What `embedding` tells every layer. Compute it once, pass it to every step."""
-        condition = self.condition(embedding, null)
+        condition = self.condition(embedding, null, noise_level)
         parts = [
             torch.stack(sublayers, dim=1)  # (batch, sublayer, hidden)
             for block in self.blocks
@@ -281,9 +309,11 @@ class ConditionalMDLM(nn.Module):
         scale, shift, *gate = (torch.stack(parts[kind::kinds], dim=1) for kind in range(kinds))
         return Modulation(scale, shift, gate[0] if gate else None, *self.final_norm(condition))
 
-    def length_logits(self, embedding: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch max_seq_len"]:
+    def length_logits(
+        self, embedding: Float[Tensor, "batch embed"], noise_level: Float[Tensor, "batch"] | None = None
+    ) -> Float[Tensor, "batch max_seq_len"]:
         """Logits of the number of tokens; column l stands for a length of l + 1."""
-        return self.length_head(self.condition(embedding))
+        return self.length_head(self.condition(embedding, noise_level=noise_level))
 
     def forward(
         self,

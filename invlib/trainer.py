@@ -65,7 +65,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[], enabled=model.config.dropout > 0):
             if model.config.dropout > 0:
                 torch.manual_seed(self.config.seed * 1_000_003 + self.step)
-            modulation = model.modulation(batch.embedding, dropped)
+            modulation = model.modulation(batch.embedding, dropped, batch.noise_level)
             x = model.hidden_states(batch.xt, modulation)
         return diffusion_loss(
             model.final_states(x, modulation, masked),
@@ -80,7 +80,7 @@ class Trainer:
     def _length_loss(self, batch: Batch) -> Tensor:
         if not self.worker.config.length_head:
             return torch.zeros((), device=batch.x0.device)
-        logits = self.worker.length_logits(batch.any_embedding).float()
+        logits = self.worker.length_logits(batch.any_embedding, batch.any_noise_level).float()
         return F.cross_entropy(logits, batch.any_length - 1)
 
     def _collect_gradients(self, num_batches: int) -> None:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from invlib import metrics
 from invlib.batches import EqualLengthBatches, make_batch
+from invlib.checkpoint import locate
 from invlib.config import Config, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -108,7 +109,9 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
 
 
 def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
-    """The run's tokenizer: the one in its folder, else pruned from the encoder's own, else opened by name."""
+    """The run's tokenizer: of the checkpoint it starts from, of its folder, pruned from the encoder's own, or named."""
+    if config.training.start_from is not None:
+        return Tokenizer.load(locate(config.training.start_from))
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
     if config.model.decoder_tokenizer == "pruned":

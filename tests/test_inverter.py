@@ -107,7 +107,7 @@ def test_the_predicted_length_is_about_that_of_the_sentence(inverter, vectors):
 
 
 def test_the_predicted_length_counts_from_one(inverter, vectors, monkeypatch):
-    monkeypatch.setattr(inverter.model, "length_logits", lambda _: torch.eye(32)[[0, 4, 31, 8]])
+    monkeypatch.setattr(inverter.model, "length_logits", lambda *_: torch.eye(32)[[0, 4, 31, 8]])
     assert inverter.predict_lengths(vectors).tolist() == [1, 5, 32, 9]
     assert [len(t) for t in inverter.invert(vectors, num_steps=1).trajectories] == [1, 5, 32, 9]
 
