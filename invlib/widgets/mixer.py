@@ -32,7 +32,7 @@ class Pair:
     def __init__(self, inverter: Inverter, first: str, second: str):
         """Raises `InputError` for an empty or an overlong sentence."""
         for which, text in (("first", first), ("second", second)):
-            if not isinstance(text, str) or not text.strip():
+            if not text.strip():
                 raise InputError(f"the {which} sentence is empty; write one")
             if len(text) > MAX_CHARACTERS:
                 raise InputError(f"the {which} sentence has {len(text)} characters; at most {MAX_CHARACTERS} are read")
