@@ -65,8 +65,9 @@ class Mixer {
       class: "invlib-mixer",
       role: "group",
       "aria-label": "Mixer: two sentences, what each layer hears, and the text that comes out",
-      "data-lm-suppress-shortcuts": "true", // or JupyterLab takes the arrow keys for its cells
+      "data-lm-suppress-shortcuts": "true", // or JupyterLab takes the arrow keys for its cells …
     });
+    this.root.addEventListener("keydown", (event) => event.stopPropagation()); // … its notebook even then
     this.wanted = { first: view.first, second: view.second, weight: view.weight, choices: view.choices };
     this.plain = view.choices.map(() => "mix");
     this.root.append(this.sentences(), this.way(), this.desk(view), this.result(), this.legend());
