@@ -51,6 +51,8 @@ def render_all(out: Path, *, pdf: bool = False) -> list[Path]:
     made = [report / "index.html"]
     render(executed, report, "html")
     if pdf:
+        still = (HERE / "inversion.svg").read_text(encoding="utf-8").replace("infinite", "0")  # paper shows its end
+        (executed / "inversion.svg").write_text(still, encoding="utf-8")
         render(executed, out / "print", "singlehtml")
         made.append(report / "report.pdf")
         print_pdf(out / "print" / "index.html", made[-1])
@@ -113,7 +115,7 @@ def print_pdf(page: Path, pdf: Path) -> None:
     with sync_playwright() as playwright:
         # Root has no sandbox, as in a container; the page is our own and runs no script.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_page(java_script_enabled=False, offline=True, reduced_motion="reduce")
+        opened = browser.new_page(java_script_enabled=False, offline=True)
         opened.goto(page.resolve().as_uri())
         opened.pdf(path=pdf, format="A4", margin=MARGIN, outline=True, tagged=True, **FOOTER)
         browser.close()
