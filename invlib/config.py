@@ -35,6 +35,7 @@ class ModelConfig:
     gate: bool = False  # AdaLN-Zero: shift, scale and gate; without it shift and scale only
     post_norm: bool = False  # the blocks of a BERT encoder, so that training can start from its layers
     length_head: bool = False  # predict the number of tokens from the embedding
+    length_dim: int = 0  # width of a length head that reads the vector itself; 0: a small one reads the condition
     tie_embeddings: bool = False  # output projection = token table
     null_embedding: bool = False  # a learned "no vector", for the unconditional prior
     standardize: bool = False  # centre and scale the embedding by training statistics
@@ -50,6 +51,8 @@ class ModelConfig:
                 f"hidden_dim {self.hidden_dim} is not divisible by num_heads {self.num_heads}; "
                 "choose num_heads so that it is"
             )
+        if self.length_dim < 0:
+            raise InputError(f"length_dim must be 0 or more, got {self.length_dim}")
         if not 0 <= self.mask_token_id < self.vocab_size:
             raise InputError(
                 f"mask_token_id {self.mask_token_id} is outside the vocabulary; expected 0 … {self.vocab_size - 1}"

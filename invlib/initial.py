@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import BertModel
 
@@ -14,6 +15,8 @@ from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.pairs import Pairs
 from invlib.tokenizer import Tokenizer
+
+NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
 
 
 def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
@@ -31,7 +34,7 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
         if config.model.standardize:
             sample = torch.from_numpy(pairs.embeddings[:50_000].astype(np.float32))
             model.embedding_mean.copy_(sample.mean(dim=0))
-            model.embedding_std.copy_(sample.std(dim=0, correction=0).clamp(min=1e-6))
+            model.embedding_std.copy_(without_dead(sample.std(dim=0, correction=0)))
         if config.training.tokens_from_encoder:
             model.token_embed.weight.copy_(_encoder_table(encoder, tokenizer, config))
         if config.training.blocks_from_encoder:
@@ -39,17 +42,31 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
     return model
 
 
+def without_dead(std: Float[Tensor, "embed"]) -> Float[Tensor, "embed"]:
+    """Standard deviations, those of dead coordinates raised to a tenth of the median.
+
+    Three coordinates of all-MiniLM-L6-v2 are zero for every text. Divided by their tiny deviation, the least noise or
+    rounding in a stored vector would drown everything else.
+    """
+    return std.clamp(min=std.median() / 10)
+
+
 def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
-    """`model` with the weights of the checkpoint; a noise condition may be new, it says nothing at first."""
+    """`model` with the weights of the checkpoint; a noise condition and a length head of its own may be new."""
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
-        if old != new and (name, old) != ("noise_condition", False):
+        if old != new and (name, old) not in NEW_PARTS:
             raise InputError(
                 f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "
                 "only a model of the same shape can be continued"
             )
-    model.load_state_dict({**model.state_dict(), **before.state_dict()})
+    weights = before.state_dict()
+    if config.model.standardize:
+        weights["embedding_std"] = without_dead(weights["embedding_std"].float())
+    if config.model.length_dim != shape.length_dim:
+        weights = {name: value for name, value in weights.items() if not name.startswith("length_head.")}
+    model.load_state_dict({**model.state_dict(), **weights})
     return model
 
 

@@ -102,9 +102,11 @@ class LinearCrossEntropy(torch.autograd.Function):
             logits = (hidden[rows] @ table.T).float()
             logits[:, forbidden] = -torch.inf
             wanted = target[rows, None]
-            log_sum = logits.logsumexp(dim=1, keepdim=True)
+            probabilities = logits.softmax(dim=1)
+            # The log of the sum from the largest term, of probability 1 / vocab or more: one pass of exp, not two.
+            top, at = logits.max(dim=1, keepdim=True)
+            log_sum = top - probabilities.gather(1, at).log()
             losses[rows] = (log_sum - logits.gather(1, wanted))[:, 0]
-            probabilities = logits.sub_(log_sum).exp_()
             probabilities.scatter_add_(1, wanted, torch.full_like(log_sum, -1.0))
             gradient[rows] = probabilities
         ctx.save_for_backward(hidden, table, gradient)

@@ -228,9 +228,7 @@ class ConditionalMDLM(nn.Module):
             self.output_proj = nn.Linear(hidden, config.vocab_size, bias=False)
             nn.init.normal_(self.output_proj.weight, std=0.02)
         if config.length_head:
-            self.length_head = nn.Sequential(
-                nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.max_seq_len)
-            )
+            self.length_head = _length_head(config)
         if config.noise_condition:
             self.noise_proj = nn.Linear(len(NOISE_RATES), hidden, bias=False)
             nn.init.zeros_(self.noise_proj.weight)
@@ -261,6 +259,21 @@ class ConditionalMDLM(nn.Module):
 
         Raises `InputError` for a wrong dimension, or for `null` or `noise_level` in a model trained without them.
         """
+        embedding = self._standardized(embedding)
+        if null is not None:
+            if not self.config.null_embedding:
+                raise InputError("this checkpoint has no null embedding, so it has no unconditional prior")
+            embedding = torch.where(null[:, None], self.null_embedding, embedding)
+        first, *rest = self.cond_proj
+        x = first(embedding)
+        if noise_level is not None:
+            features = self._noise_features(noise_level)
+            x = x + self.noise_proj(features)
+        for module in rest:
+            x = module(x)
+        return x
+
+    def _standardized(self, embedding: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch embed"]:
         expected = self.config.embedding_cond_dim
         if embedding.shape[-1] != expected:
             raise InputError(
@@ -270,27 +283,16 @@ class ConditionalMDLM(nn.Module):
         if self.config.standardize:
             # Before the cast: a unit vector's entries are about 1/√d, their spread smaller still.
             embedding = (embedding.float() - self.embedding_mean) / self.embedding_std
-        embedding = embedding.to(self.dtype)
-        if null is not None:
-            if not self.config.null_embedding:
-                raise InputError("this checkpoint has no null embedding, so it has no unconditional prior")
-            embedding = torch.where(null[:, None], self.null_embedding, embedding)
-        first, *rest = self.cond_proj
-        x = first(embedding)
-        if noise_level is not None:
-            x = x + self._noise_features(noise_level)
-        for module in rest:
-            x = module(x)
-        return x
+        return embedding.to(self.dtype)
 
-    def _noise_features(self, noise_level: Float[Tensor, "batch"]) -> Float[Tensor, "batch hidden"]:
-        """What the first layer hears of the noise: exactly nothing at level 0, whatever was learned."""
+    def _noise_features(self, noise_level: Float[Tensor, "batch"]) -> Float[Tensor, "batch rate"]:
+        """1 - exp(-rate · level): all zero at level 0, so that the condition says nothing of a clean vector."""
         if not self.config.noise_condition:
             raise InputError(
                 "this checkpoint has no noise condition: it takes every vector for clean; omit noise_level"
             )
         rates = torch.tensor(NOISE_RATES, device=noise_level.device)
-        return self.noise_proj((1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype))
+        return (1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype)
 
     def modulation(
         self,
@@ -313,7 +315,14 @@ class ConditionalMDLM(nn.Module):
         self, embedding: Float[Tensor, "batch embed"], noise_level: Float[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch max_seq_len"]:
         """Logits of the number of tokens; column l stands for a length of l + 1."""
-        return self.length_head(self.condition(embedding, noise_level=noise_level))
+        if not self.config.length_dim:
+            return self.length_head(self.condition(embedding, noise_level=noise_level))
+        parts = [self._standardized(embedding)]
+        if self.config.noise_condition:
+            parts.append(
+                self._noise_features(embedding.new_zeros(len(embedding)) if noise_level is None else noise_level)
+            )
+        return self.length_head(torch.cat(parts, dim=1))
 
     def forward(
         self,
@@ -366,6 +375,21 @@ class ConditionalMDLM(nn.Module):
     def output_table(self) -> Float[Tensor, "vocab hidden"]:
         """Rows of the output projection: one per token."""
         return self.token_embed.weight if self.config.tie_embeddings else self.output_proj.weight
+
+
+def _length_head(config: ModelConfig) -> nn.Sequential:
+    if not config.length_dim:
+        return nn.Sequential(
+            nn.Linear(config.hidden_dim, config.hidden_dim), nn.GELU(), nn.Linear(config.hidden_dim, config.max_seq_len)
+        )
+    inputs = config.embedding_cond_dim + (len(NOISE_RATES) if config.noise_condition else 0)
+    return nn.Sequential(
+        nn.Linear(inputs, config.length_dim),
+        nn.GELU(),
+        nn.Linear(config.length_dim, config.length_dim),
+        nn.GELU(),
+        nn.Linear(config.length_dim, config.max_seq_len),
+    )
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
