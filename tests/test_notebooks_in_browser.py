@@ -148,7 +148,7 @@ def screenshots(page: Page, name: str) -> None:
         page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme}")
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", str(theme == "Light").lower())
         page.evaluate(SETTLED)
-        page.screenshot(path=SCREENS / f"lab-{name}-{theme.lower()}.png")
+        page.screenshot(path=SCREENS / f"lab-{name}-{theme.lower()}.png", timeout=120_000)
     page.set_viewport_size({"width": 1280, "height": 1000})
 
 

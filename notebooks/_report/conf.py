@@ -16,6 +16,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["report.css"]
+html_show_search_summary = False  # it fetches every page found, which a browser forbids to a page from a file
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "home_page_in_toc": True,
