@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 # jupyter_execute: myst-nb's scratch folder, which it puts beside the pages without asking.
 OWN_FOLDERS = ("executed", "report", "print", "jupyter_execute")
 MAX_MEGABYTES = 25  # what can be sent by mail
+QUIET = ("disable-gpu", "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MARGIN = {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
 FOOTER = {
@@ -70,12 +71,20 @@ def clean(out: Path) -> None:
 
 
 def execute_all(paths: list[Path], executed: Path) -> None:
-    """Execute each notebook, one printed line with its time per notebook. The first failure ends the report."""
+    """Execute each notebook, one line per notebook: its name when it starts, its time when it is done.
+
+    The first failure ends the report.
+    """
     width = max(len(path.stem) for path in paths)
     for path in paths:
-        seconds = execute(path, executed / path.name)
+        print(f"{path.stem:{width}}  ", end="", flush=True)
+        try:
+            seconds = execute(path, executed / path.name)
+        except NotebookError:
+            print("failed", flush=True)
+            raise
         settle(executed / path.name)
-        print(f"{path.stem:{width}}  {seconds:6.1f} s", flush=True)
+        print(f"{seconds:6.1f} s", flush=True)
 
 
 def settle(path: Path) -> None:
@@ -114,7 +123,8 @@ def print_pdf(page: Path, pdf: Path) -> None:
         raise ReportError("a PDF needs Chromium, and there is none; install one: apt-get install chromium")
     with sync_playwright() as playwright:
         # Root has no sandbox, as in a container; the page is our own and runs no script.
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        args = ["--no-sandbox", *(f"--{name}" for name in QUIET)]
+        browser = playwright.chromium.launch(executable_path=chromium, args=args)
         opened = browser.new_page(java_script_enabled=False, offline=True)
         opened.goto(page.resolve().as_uri())
         opened.pdf(path=pdf, format="A4", margin=MARGIN, outline=True, tagged=True, **FOOTER)
