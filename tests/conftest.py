@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no 
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer as FastTokenizer
@@ -126,6 +126,7 @@ def chromium() -> Browser:
     quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "disable-gpu")
     with sync_playwright() as playwright:
         options = ["--no-sandbox", *(f"--{name}" for name in quiet)]  # no sandbox: root has none, as in a container
+        expect.set_options(timeout=30_000)  # a slow machine under load is not an error
         browser = playwright.chromium.launch(executable_path=path, args=options)
         yield browser
         browser.close()
@@ -140,7 +141,7 @@ def open_file(chromium):
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

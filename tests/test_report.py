@@ -48,10 +48,11 @@ def test_each_notebook_is_one_line_with_its_time_and_the_end_names_what_was_made
     assert re.fullmatch(r"01_part +\d+\.\d s", first) and re.fullmatch(r"02_part +\d+\.\d s", second)
     assert re.fullmatch(rf"{tmp_path}/build/report/index.html +\d+\.\d MB", site)
     assert re.fullmatch(rf"{tmp_path}/build/report/report.pdf +\d+\.\d MB", pdf)
-    assert done.returncode == 0 and sorted(path.name for path in (tmp_path / "build").iterdir()) == [
-        "executed",
-        "report",
-    ]
+    printed = (tmp_path / "build" / "report" / "report.pdf").read_bytes()
+    assert all(b"/Title (Title %d)" % number in printed for number in (1, 2))
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 3, "the front page, and each notebook on its own"
+    assert done.returncode == 0
+    assert {path.name for path in (tmp_path / "build").iterdir()} == {"executed", "report"}
 
 
 def test_a_notebook_that_fails_stops_the_report_with_its_name_cell_and_error(tmp_path):
