@@ -75,7 +75,7 @@ class Variant:
         """The small run's configuration."""
         return dataclasses.replace(
             base,
-            model=dataclasses.replace(base.model, noise_condition=False, **self.model),
+            model=dataclasses.replace(base.model, **{"noise_condition": False, **self.model}),
             training=dataclasses.replace(base.training, **{**SMALL, **self.training}),
         )
 
@@ -159,6 +159,13 @@ VARIANTS = (
         RANDOM,
     ),
     Variant("unscaled", "vector as it is, entries of about 1/√d", times=lambda d: 1.0),
+    Variant("continued, clean", "from the bundled weights, clean vectors", training={"start_from": "minilm"}),
+    Variant(
+        "continued, noisy",
+        "from the bundled weights, 20 % of the vectors noisy and the model told how much",
+        {"noise_condition": True},
+        {"start_from": "minilm", "noise_share": 0.2},
+    ),
     Variant("no length head of its own", "the length is read from the condition", {"length_dim": 0}),
 )
 
@@ -185,7 +192,7 @@ def run(
             told["seconds"] += time.process_time() - start
             told["samples"] += batch.size
             told["tflop"] += flops / 1e12
-            bar.update(flops / 1e12)
+            bar.update(min(flops / 1e12, tflop - bar.n))  # the last step may go over
             if told["tflop"] >= checks[0]:
                 yield {**told, **_scores(trainer, tokenizer, encoder, texts)}
                 checks.pop(0)
@@ -194,11 +201,18 @@ def run(
 
 
 def _pairs(config: Config, corpus: Path, encoder: Encoder) -> tuple[Tokenizer, Pairs]:
-    """Tokenizer and pairs of a vocabulary, made once."""
-    folder = Path(config.data.data_dir).expanduser() / f"vocabulary-{config.model.vocab_size}"
+    """Tokenizer and pairs of a vocabulary, made once. A checkpoint that is continued brings its own vocabulary."""
+    start = config.training.start_from
+    folder = Path(config.data.data_dir).expanduser() / (
+        f"vocabulary-{config.model.vocab_size}" if start is None else "continued"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "tokenizer.json").is_file():
-        Tokenizer.prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size).save(folder / "tokenizer.json")
+        if start is None:
+            tokenizer = Tokenizer.prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
+        else:
+            tokenizer = Tokenizer.load(locate(start))
+        tokenizer.save(folder / "tokenizer.json")
     tokenizer = Tokenizer.load(folder)
     return tokenizer, Pairs.build(folder / "train", corpus, encoder, tokenizer, config.model.max_seq_len)
 
@@ -288,7 +302,8 @@ def main(arguments: list[str] | None = None) -> int:
     out = chosen.out or locate("minilm") / "ablations.csv"
     try:
         base = load_config(chosen.config)
-        encoder = Encoder.load(base.model.encoder_model, dtype=torch.bfloat16)
+        dtype = torch.bfloat16 if base.training.bf16 else torch.float32
+        encoder = Encoder.load(base.model.encoder_model, dtype=dtype)
         texts = _short(base, encoder, read_texts(chosen.valid))[: chosen.limit]
         done = pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=COLUMNS)
         for variant in VARIANTS:
