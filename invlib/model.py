@@ -97,7 +97,7 @@ class Modulation:
 
     def _map(self, function) -> "Modulation":
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Modulation(**{n: None if v is None else function(v) for n, v in values.items()})
+        return type(self)(**{n: None if v is None else function(v) for n, v in values.items()})
 
 
 class AdaLN(nn.Module):

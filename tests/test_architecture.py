@@ -9,7 +9,7 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery",),
+    ("recovery", "ablations", "speed"),
     ("studies",),
     ("inverter", "training"),
     ("run",),
@@ -20,7 +20,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
     ("perturb", "leaks"),
-    ("config", "masking", "trajectory", "metrics"),
+    ("config", "masking", "trajectory", "metrics", "compute"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
