@@ -133,9 +133,9 @@ def assert_ran(page: Page) -> None:
     """Every code cell has run, none ended in an error or wrote to stderr."""
     notebook = nbformat.from_dict(page.evaluate("jupyterapp.shell.currentWidget.context.model.toJSON()"))
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    assert cells and all(cell.execution_count for cell in cells)
     outputs = [output for cell in cells for output in cell.outputs]
     assert [output.evalue for output in outputs if output.output_type == "error"] == []
+    assert cells and all(cell.execution_count for cell in cells)
     assert [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr" and "Error" in o.text] == []
 
 
