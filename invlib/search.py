@@ -112,8 +112,9 @@ class Target:
             top_k=0,
             generator=self.generator,
         )
-        for last in steps:
+        for step in steps:
             self.watch(None)
+            last = step
         self.model_calls += int(last.model_calls.sum())
         filled = iter([tuple(row[:n].tolist()) for row, n in zip(last.tokens, lengths, strict=True)])
         return [next(filled) if self.mask_token_id in start else start for start in starts]

@@ -82,11 +82,14 @@ class LabView {
     this.note = h("p", { class: "note", role: "status", hidden: "" });
     this.alert = h("p", { class: "note error", role: "alert", hidden: "" });
     this.stage = h("div", { class: "stage" });
-    this.steerBar = h("div", { class: "steer", role: "group", "aria-label": "Steering", hidden: "" });
+    this.runOn = action("Run on", "", () => this.act("run on"));
+    this.steerHint = h("span", { class: "quiet" });
+    const steer = { class: "steer", role: "group", "aria-label": "Steering", hidden: "" };
+    this.steerBar = h("div", steer, this.runOn, this.steerHint);
     this.back = h("section", { class: "panel back", "aria-label": "What came back", hidden: "" });
     this.empty = h("p", { class: "empty" }, "Press Invert: from the vector alone, the text will come back here, step by step.");
     this.stage.append(this.empty);
-    const side = h("div", { class: "side" }, this.inputPanel(), this.howPanel(), this.actions(), this.alert, this.note);
+    const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), this.alert, this.note, this.howPanel());
     const main = h("div", { class: "main" }, this.stage, this.steerBar, this.back);
     this.root.append(h("div", { class: "columns" }, side, main));
     this.choose("text");
@@ -305,6 +308,7 @@ class LabView {
   open(player, position) {
     this.menu?.remove();
     if (this.isRunning) return;
+    player.pause();
     const menu = h("div", { class: "menu", role: "toolbar", "aria-label": `Token ${position}` });
     const close = (act) => () => {
       menu.remove();
@@ -439,19 +443,22 @@ class LabView {
   drawSteering() {
     if (!this.player) return;
     const { pinned, masked } = this.model.get("steering");
-    this.player.show(this.player.step);
-    const { step, last, length } = this.player;
-    const hidden = this.player.frames.tokens[step].filter((piece, i) => piece === MASKED || masked.includes(i)).length;
-    const parts = [];
-    if (Object.keys(pinned).length) parts.push(`${Object.keys(pinned).length} pinned`);
-    if (masked.length) parts.push(`${masked.length} to be written anew`);
-    const runOn = action("Run on", "", () => this.act("run on"));
-    runOn.disabled = this.isRunning;
-    const hint = parts.length
-      ? `${parts.join(", ")}. Invert writes all but the pinned anew; Run on fills only what is masked.`
-      : "Click a token to pin it or to mask it again, then run on from the step that is shown.";
+    this.player.show(this.player.step); // what is set for the next run stands on the tokens
+  }
+
+  // Called by the player whenever it shows a step: the person runs on from there.
+  shown({ step, frames }) {
+    const { pinned, masked } = this.model.get("steering");
+    const isHidden = (piece, i) => (piece === MASKED || masked.includes(i)) && !(i in pinned);
+    const hidden = frames.tokens[step].filter(isHidden).length;
+    const held = Object.keys(pinned).length;
+    const hints = [];
+    if (held) hints.push(`${count(held, "token")} pinned: Invert writes all others anew.`);
+    if (hidden) hints.push(`${count(hidden, "token")} masked here: Run on fills ${hidden === 1 ? "it" : "them"}, the rest stays.`);
+    if (!hints.length) hints.push("Click a token to pin it or to mask it again. Then run on from the step that is shown.");
     this.steerBar.hidden = false;
-    this.steerBar.replaceChildren(runOn, h("span", { class: "quiet" }, hint));
+    this.runOn.disabled = this.isRunning || !hidden;
+    this.steerHint.textContent = hints.join(" ");
   }
 
   drawStrength() {

@@ -25,7 +25,7 @@ EXAMPLE = "Meet me at the station at nine."
 
 
 class Lab(anywidget.AnyWidget):
-    """The view of one `Session`. What a person types stays in the page until it is used; what came back is told here."""
+    """The view of one `Session`. What a person types stays in the page; what came back travels in these traits."""
 
     # One module: the lab's script stands behind the player's and uses its parts.
     _esm = PLAYER_SCRIPT.read_text(encoding="utf-8").removesuffix(EXPORT) + SCRIPT.read_text(encoding="utf-8")

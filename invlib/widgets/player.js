@@ -243,6 +243,8 @@ class Player {
     if (this.frames.tokens[step][position] === MASKED) return "masked";
     const since = this.since(step, position);
     const p = this.confidence(step, position);
+    const pinned = this.pinned.get(position);
+    if (pinned > 0 && pinned <= step) return `pinned in step ${pinned}`;
     const when = since ? `written in step ${since}` : "given from the start";
     return p === UNKNOWN ? when : `${when} with probability ${probability(p)}`;
   }
@@ -319,6 +321,7 @@ class Player {
     this.cursor.setAttribute("y", this.step);
     this.status.textContent = this.summary();
     this.inspect(this.position);
+    this.steering?.shown(this);
   }
 
   drawCell(cell, position) {

@@ -162,7 +162,12 @@ class Session:
             return View(vectors[0], float(np.linalg.norm(given)), embed_dim, 1.0)
         seen = settings.perturbed(given if is_text else perturb.unit(given))
         stored = seen.stored[0].astype(np.float64)
-        return View(check_vectors(seen.vectors, embed_dim)[0], float(np.linalg.norm(stored)), len(stored), float(seen.cosines[0]))
+        return View(
+            check_vectors(seen.vectors, embed_dim)[0],
+            float(np.linalg.norm(stored)),
+            len(stored),
+            float(seen.cosines[0]),
+        )
 
     # ── steering ──
 

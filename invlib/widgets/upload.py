@@ -75,7 +75,9 @@ def _read_numbers(content: str, told: str) -> np.ndarray:
         try:
             numbers.append(float(word))
         except ValueError:
-            raise InputError(f"{told}: entry {place}, {word[:20]!r}, is not a number; separate numbers by commas") from None
+            raise InputError(
+                f"{told}: entry {place}, {word[:20]!r}, is not a number; separate numbers by commas"
+            ) from None
     return np.array(numbers)
 
 
