@@ -13,7 +13,7 @@ HOST, PORT = "127.0.0.1", 8080
 ONLY_HERE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; frame-ancestors 'self'"
 
 
-def config(host: str, port: int) -> Config:
+def config(host: str, port: int, theme: str) -> Config:
     """What Voilà is told."""
     told = Config()
     told.Voila.ip, told.Voila.port, told.Voila.open_browser = host, port, False
@@ -22,7 +22,9 @@ def config(host: str, port: int) -> Config:
     # Two kernels wait with everything loaded; each visit takes one of them for itself alone.
     told.VoilaConfiguration.preheat_kernel = True
     told.VoilaConfiguration.default_pool_size = 2
-    told.VoilaConfiguration.allow_template_override = "NO"
+    # An address that asks for another theme or template would find no kernel waiting, and Voilà then hangs.
+    told.VoilaConfiguration.allow_template_override = told.VoilaConfiguration.allow_theme_override = "NO"
+    told.VoilaConfiguration.theme = theme
     told.VoilaKernelManager.fill_delay = 5  # seconds: the page that has just been opened loads first
     # A closed page ends its kernel. Where the browser could not say so, an hour without a word ends it.
     told.MappingKernelManager.cull_idle_timeout = 3600
@@ -47,13 +49,14 @@ def main() -> None:
         help=f"address to listen on (default: {HOST}, this machine alone)",
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    parser.add_argument("--theme", choices=("light", "dark"), default="light")
     args = parser.parse_args()
     if not is_loopback(args.host):
         print(
             f"Listening on {args.host}: whoever reaches this machine can use the lab; there is no password.",
             flush=True,
         )
-    Voila.launch_instance(argv=[str(NOTEBOOK)], config=config(args.host, args.port))
+    Voila.launch_instance(argv=[str(NOTEBOOK)], config=config(args.host, args.port, args.theme))
 
 
 if __name__ == "__main__":
