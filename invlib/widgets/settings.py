@@ -1,5 +1,6 @@
 """Settings: what a person has set in the lab, checked against its limits, and the code that repeats it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,14 +91,19 @@ class Settings:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Settings":
         """Settings from a message; what is not among them is an error, and so is a number of the wrong kind."""
-        known = {name: cls.__dataclass_fields__[name].type for name in cls.__dataclass_fields__}
+        kinds = {name: field.type for name, field in cls.__dataclass_fields__.items()}
         for name, value in values.items():
-            if name not in known:
-                raise InputError(f"there is no setting {name!r}; there are {', '.join(known)}")
-            whole = known[name] is int
-            if known[name] in (int, float) and (type(value) not in (int, float) or (whole and value != int(value))):
-                raise InputError(f"{LABELS[name]} must be a {'whole ' * whole}number, got {value!r}")
-        return cls(**{name: int(value) if known[name] is int else value for name, value in values.items()})
+            if name not in kinds:
+                raise InputError(f"there is no setting {name!r}; there are {', '.join(kinds)}")
+            label, kind = LABELS.get(name, f"the {name}"), kinds[name]
+            if kind is str and not isinstance(value, str):
+                raise InputError(f"{label} must be text, got {value!r}")
+            is_number = type(value) in (int, float) and math.isfinite(value)
+            if kind is float and not is_number:
+                raise InputError(f"{label} must be a number, got {value!r}")
+            if kind is int and not (is_number and value == int(value)):
+                raise InputError(f"{label} must be a whole number, got {value!r}")
+        return cls(**{name: int(value) if kinds[name] is int else value for name, value in values.items()})
 
     def check(self, limits: Limits) -> None:
         """Raise the `InputError` of the first setting outside its limits."""
@@ -152,7 +158,8 @@ class Settings:
         """
         seeded = f"torch.Generator().manual_seed({self.seed})"
         options = self.options | steering | {"policy": _Name(self.policy), "generator": _Name(seeded)}
-        imports = ["import torch", "", "import invlib"]
+        needs_numpy = self.vector is not None and not self.is_clean
+        imports = [*(["import numpy as np"] if needs_numpy else []), "import torch", "", "import invlib"]
         if not self.is_clean:
             imports.append("from invlib import perturb")
         imports.append(f"from invlib.policies import {self.policy}")
@@ -169,7 +176,7 @@ class Settings:
         given = f"inverter.encoder.encode([{self.text!r}])" if self.vector is None else f"[{list(self.vector)!r}]"
         if self.is_clean:
             return given
-        unit = given if self.vector is None else f"perturb.unit({given})"
+        unit = given if self.vector is None else f"perturb.unit(np.array({given}))"
         perturbation = KINDS[self.perturbation].make(self.strength, embed_dim)
         return f"perturb.apply(perturb.{perturbation!r}, {unit}, {seeded}).vectors"
 
