@@ -143,7 +143,7 @@ class LabView {
       ),
     };
     this.strip = h("div", { class: "strip" });
-    this.norm = h("p", { class: "quiet", role: "status" });
+    this.norm = h("p", { class: "quiet norm", role: "status" });
     this.limit = limits.characters;
     return h(
       "section",
