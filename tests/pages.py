@@ -78,7 +78,9 @@ class LabPage:
         self.numbers = self.root.get_by_label("Vector to invert")
         self.tokens = self.root.get_by_role("listbox", name="Tokens").get_by_role("option")
         self.recovered = self.root.locator(".recovered")
-        self.alert, self.note = self.root.get_by_role("alert"), self.root.locator(".side .note[role=status]")
+        self.alert, self.note, self.doing = (
+            self.root.locator(f".note.{kind}") for kind in ("error", "answer", "doing")
+        )
         self.code = self.root.locator("pre")
         self.step = self.root.get_by_role("slider", name="Step")
 

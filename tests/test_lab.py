@@ -307,10 +307,11 @@ def test_stop_in_the_middle_and_a_second_click_is_refused_kindly(bench):
     bench.button("Invert").click()
     expect(bench.button("Stop")).to_be_enabled(timeout=PATIENCE)
     bench.button("Invert").click()
-    expect(bench.note).to_contain_text("An inversion is running; wait for it, or press Stop first", timeout=PATIENCE)
+    expect(bench.note).to_have_text("An inversion is running; wait for it, or press Stop first", timeout=PATIENCE)
+    expect(bench.doing).to_contain_text("Searching. Best so far, cosine", timeout=PATIENCE)
     bench.button("Stop").click()
     bench.is_idle()
-    expect(bench.root.locator(".back")).to_contain_text("stopped", timeout=PATIENCE)
+    expect(bench.root.get_by_role("region", name="What came back")).to_contain_text("stopped", timeout=PATIENCE)
     expect(bench.button("Copy as code")).to_be_disabled()
 
 
@@ -319,7 +320,7 @@ def test_step_once_shows_one_step_at_a_time(bench):
     for step in ("1", "2"):
         bench.button("Step once").click()
         expect(bench.step).to_have_attribute("max", step, timeout=PATIENCE)
-        expect(bench.note).to_contain_text("Held between two steps", timeout=PATIENCE)
+        expect(bench.doing).to_contain_text("Held between two steps", timeout=PATIENCE)
     assert "[MASK]" in bench.words()
     bench.button("Run on").click()
     bench.is_idle()

@@ -79,7 +79,8 @@ class LabView {
   // ── the parts ──
 
   build() {
-    this.note = h("p", { class: "note", role: "status", hidden: "" });
+    this.doing = h("p", { class: "note doing", role: "status", hidden: "" });
+    this.note = h("p", { class: "note answer", role: "status", hidden: "" });
     this.alert = h("p", { class: "note error", role: "alert", hidden: "" });
     this.stage = h("div", { class: "stage" });
     this.runOn = action("Run on", "", () => this.act("run on"));
@@ -89,7 +90,7 @@ class LabView {
     this.back = h("section", { class: "panel back", "aria-label": "What came back", hidden: "" });
     this.empty = h("p", { class: "empty" }, "Press Invert: from the vector alone, the text will come back here, step by step.");
     this.stage.append(this.empty);
-    const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), this.alert, this.note, this.howPanel());
+    const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), this.alert, this.note, this.doing, this.howPanel());
     const main = h("div", { class: "main" }, this.stage, this.steerBar, this.back);
     this.root.append(h("div", { class: "columns" }, side, main));
     this.choose("text");
@@ -415,24 +416,21 @@ class LabView {
     const { state, found } = this.model.get("progress");
     const isBusy = state === "running";
     this.root.setAttribute("aria-busy", isBusy);
-    this.invertButton.setAttribute("aria-disabled", isBusy); // still a button: a click is answered
-    this.invertButton.classList.toggle("busy", isBusy);
+    this.invertButton.classList.toggle("busy", isBusy); // not disabled: a click is answered
     this.stopButton.disabled = state === "idle";
     if (isBusy && this.wasState !== "running") this.hasBegun = true;
     if (this.player) this.player.isGrowing = isBusy;
     this.wasState = state;
-    const told = { held: "Held between two steps: Step once goes on, Run on finishes, or change a token first." }[state];
     const best = found && `Searching. Best so far, cosine ${found.cosine.toFixed(3)}: ${found.text}`;
-    if (best || (told && !this.model.get("notice").text)) this.say(this.note, best || told);
-    else if (!this.model.get("notice").text) this.say(this.note, isBusy ? "Inverting …" : "");
+    const held = "Held between two steps: Step once goes on, Run on finishes, or change a token first.";
+    this.say(this.doing, { running: best || "Inverting …", held }[state] ?? "");
     this.drawSteering();
   }
 
   drawNotice() {
     const { kind, text } = this.model.get("notice");
     this.say(this.alert, kind === "error" ? text : "");
-    if (kind === "note") this.say(this.note, text);
-    else if (!this.isRunning && this.state !== "held") this.say(this.note, "");
+    this.say(this.note, kind === "note" ? text : "");
   }
 
   say(place, text) {

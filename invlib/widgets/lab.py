@@ -79,7 +79,7 @@ class Lab(anywidget.AnyWidget):
         self.session.release(content["position"])
 
     def _look(self, content: dict, _: list) -> None:
-        self.vector = _vector(self.session.look(_settings(content)))
+        self.session.look(_settings(content))
 
     def _upload(self, content: dict, buffers: list) -> None:
         numbers = read_vector(bytes(buffers[0]), str(content["name"]))
@@ -103,6 +103,8 @@ class Lab(anywidget.AnyWidget):
 
     def _tell(self) -> None:
         session = self.session
+        if session.view is not None:
+            self.vector = _vector(session.view)
         if session.trajectory is not None:
             self.frames = _frames(session)
         self.steering = _steering(session)

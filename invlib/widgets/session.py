@@ -87,6 +87,7 @@ class Session:
         self.masked: set[int] = set()  # positions that the next run writes anew
         self.found: Found | None = None  # the best text of a search that is running
         self.outcome: Outcome | None = None
+        self.view: View | None = None  # of the vector that was looked at last
         self._job: Job | None = None
         self._steps: list[Step] = []  # of the job
         self._thread: threading.Thread | None = None
@@ -152,22 +153,23 @@ class Session:
         self._steer(position)
 
     def look(self, settings: Settings) -> View:
-        """The vector that these settings give. Raises the `InputError` of a setting or vector that does not fit."""
+        """The vector that these settings give; `view` is it from now on.
+
+        Raises the `InputError` of a setting or vector that does not fit.
+        """
         settings.check(self.limits)
         embed_dim = self.inverter.config.embedding_cond_dim
         is_text = settings.vector is None
         given = self._encoded(settings.text) if is_text else np.array([settings.vector], np.float64)
         vectors = check_vectors(given, embed_dim)
         if settings.is_clean:
-            return View(vectors[0], float(np.linalg.norm(given)), embed_dim, 1.0)
-        seen = settings.perturbed(given if is_text else perturb.unit(given))
-        stored = seen.stored[0].astype(np.float64)
-        return View(
-            check_vectors(seen.vectors, embed_dim)[0],
-            float(np.linalg.norm(stored)),
-            len(stored),
-            float(seen.cosines[0]),
-        )
+            self.view = View(vectors[0], float(np.linalg.norm(given)), embed_dim, 1.0)
+        else:
+            seen = settings.perturbed(given if is_text else perturb.unit(given))
+            norm, cosine = float(np.linalg.norm(seen.stored[0].astype(np.float64))), float(seen.cosines[0])
+            self.view = View(check_vectors(seen.vectors, embed_dim)[0], norm, seen.stored.shape[1], cosine)
+        self.changed()
+        return self.view
 
     # ── steering ──
 
@@ -269,10 +271,10 @@ class Session:
             self.error = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         if outcome is not None:
             outcome = replace(outcome, seconds=time.perf_counter() - begin)
-        with self._turn:
+        with self._turn:  # whoever waits goes on when the change has been told
             self.state, self.outcome, self.found = IDLE, outcome, None
+            self.changed()
             self._turn.notify_all()
-        self.changed()
 
     def _inverted(self, job: Job, view: View) -> Inversion:
         generator = torch.Generator().manual_seed(job.settings.seed)
@@ -300,8 +302,8 @@ class Session:
     def _hold(self) -> None:
         with self._turn:
             self.state = HELD
-            self._turn.notify_all()
             self.changed()
+            self._turn.notify_all()
             self._turn.wait_for(lambda: self._allowed > 0 or self._stop)
             self.state = RUNNING
         self.changed()
