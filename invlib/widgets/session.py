@@ -158,6 +158,7 @@ class Session:
         Raises the `InputError` of a setting or vector that does not fit.
         """
         settings.check(self.limits)
+        self.error = ""
         embed_dim = self.inverter.config.embedding_cond_dim
         is_text = settings.vector is None
         given = self._encoded(settings.text) if is_text else np.array([settings.vector], np.float64)
@@ -250,7 +251,7 @@ class Session:
             self.stop()
             self._thread.join()
         self._job, self._steps, self._allowed, self._stop = job, [], allowed, False
-        self.state, self.error, self.found = RUNNING, "", None
+        self.state, self.found = RUNNING, None
         self._thread = threading.Thread(target=self._work, args=(job, view), daemon=True, name="inversion")
         self._thread.start()
 
