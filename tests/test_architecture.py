@@ -9,8 +9,9 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "ablations", "speed"),
-    ("studies",),
+    ("recovery", "tables", "audit", "ablations", "speed"),
+    ("studies", "attackers"),
+    ("sweep",),
     ("inverter", "training"),
     ("run",),
     ("trainer",),
@@ -19,7 +20,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
-    ("perturb", "leaks"),
+    ("perturb", "leaks", "independent", "controls"),
     ("config", "masking", "trajectory", "metrics", "compute"),
     ("errors",),
 )
