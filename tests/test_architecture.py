@@ -9,8 +9,8 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery",),
-    ("studies",),
+    ("recovery", "calibration"),
+    ("studies", "likelihood"),
     ("inverter", "training"),
     ("run",),
     ("trainer",),
@@ -19,7 +19,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
-    ("perturb", "leaks"),
+    ("perturb", "leaks", "extrapolation"),
     ("config", "masking", "trajectory", "metrics"),
     ("errors",),
 )
