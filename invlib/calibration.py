@@ -23,24 +23,24 @@ from invlib.checkpoint import locate, write_atomically
 from invlib.config import dump_config, load_config
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.likelihood import RATIOS, masked_likelihood, masked_logits, resampled
+from invlib.likelihood import CHUNK, RATIOS, masked_likelihood, masked_logits, resampled
 from invlib.metrics import interval, token_f1
 from invlib.pairs import read_texts
 from invlib.studies import usable
+from invlib.trajectory import Trajectory
 
 BINS = 10  # of equal width on [0, 1]
 LOG_RANGE = 1.5  # temperatures are sought from e^-1.5 to e^1.5
 
 
-def inverted_tokens(inverter: Inverter, texts: Sequence[str], *, num_steps: int = 8, **options) -> pd.DataFrame:
-    """One row per token of a full inversion from 100 % masks: sentence, position, confidence, right, in_sentence.
+def inverted_tokens(inverter: Inverter, texts: Sequence[str], trajectories: Sequence[Trajectory]) -> pd.DataFrame:
+    """One row per token of full inversions of `texts`: sentence, position, confidence, right, in_sentence.
 
     confidence: probability of the token when it was uncovered. right: the true token of this position; a token behind
     the end of the true sentence is wrong. in_sentence: the true sentence has it anywhere.
     """
-    result = inverter.invert(inverter.encoder.encode(texts), num_steps=num_steps, **options)
     rows = []
-    for sentence, (true, found) in enumerate(zip(inverter.tokenizer.encode(texts), result.trajectories, strict=True)):
+    for sentence, (true, found) in enumerate(zip(inverter.tokenizer.encode(texts), trajectories, strict=True)):
         for position, (token, confidence) in enumerate(zip(found.tokens[-1], found.confidence[-1], strict=True)):
             right = position < len(true) and int(token) == true[position]
             rows.append((sentence, position, float(confidence), right, int(token) in true))
@@ -79,11 +79,12 @@ def fit_temperature(logits: Float[Tensor, "rows vocab"], tokens: Int[Tensor, "ro
     """The T that minimises the mean of -log softmax(logits / T)[token]."""
 
     def nats(log_temperature: float) -> float:
-        chunks = zip(logits.split(1024), tokens.split(1024), strict=True)  # they stay in the cache
+        chunks = zip(logits.split(CHUNK), tokens.split(CHUNK), strict=True)
         total = (F.cross_entropy(rows.float() / np.exp(log_temperature), own, reduction="sum") for rows, own in chunks)
         return float(sum(total)) / len(tokens)
 
-    return float(np.exp(minimize_scalar(nats, bounds=(-LOG_RANGE, LOG_RANGE), method="bounded").x))
+    found = minimize_scalar(nats, bounds=(-LOG_RANGE, LOG_RANGE), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))
 
 
 def temperature_of(inverter: Inverter, texts: Sequence[str], generator: torch.Generator | None = None) -> float:
@@ -111,12 +112,11 @@ def compare(
     Nats per token and ECE at masked positions (all mask ratios, the same masks), ECE of the tokens of full inversions,
     and token F1.
     """
-    pair = (before, after)
+    pair, vectors = (before, after), before.encoder.encode(texts)
     masked = [masked_likelihood(one, texts, generator=torch.Generator().manual_seed(seed)) for one in pair]
-    written = [inverted_tokens(one, texts, num_steps=num_steps) for one in pair]
-    vectors = before.encoder.encode(texts)
-    found = [one.invert(vectors, num_steps=num_steps, keep_trajectories=False).texts for one in pair]
-    f1 = [np.array([token_f1(text, own) for text, own in zip(texts, these, strict=True)]) for these in found]
+    found = [one.invert(vectors, num_steps=num_steps) for one in pair]
+    written = [inverted_tokens(before, texts, result.trajectories) for result in found]
+    f1 = [np.array([token_f1(text, own) for text, own in zip(texts, r.texts, strict=True)]) for r in found]
     rows = {
         "nats per masked token": _change(*(_nat_sums(table) for table in masked), lambda s: s[..., 0] / s[..., 1]),
         "ECE, masked tokens": _change(*(_bin_sums(table, "right") for table in masked), _ece),

@@ -254,7 +254,7 @@ def test_a_model_that_is_too_sure_by_a_known_factor_gets_it_back(inverter, texts
 
 def test_inverted_tokens_are_those_of_the_trajectories(inverter, texts):
     result = inverter.invert(inverter.encoder.encode(texts), num_steps=3, length=[7] * len(texts))
-    tokens = inverted_tokens(inverter, texts, num_steps=3, length=[7] * len(texts))
+    tokens = inverted_tokens(inverter, texts, result.trajectories)
     assert len(tokens) == 7 * len(texts)
     for row in tokens.itertuples():
         true = inverter.tokenizer.encode(texts)[row.sentence]
@@ -265,25 +265,15 @@ def test_inverted_tokens_are_those_of_the_trajectories(inverter, texts):
         assert row.in_sentence == (token in true)
 
 
-class Reversing(Inverter):
-    """Knows the sentence of its test, and gives it back turned round, two words too long."""
-
-    sentence = "the cat sat on a mat"
-
-    def invert(self, vectors, **options):
-        ids = self.tokenizer.encode([self.sentence])[0][::-1]
-        result = super().invert(vectors, length=len(ids) + 2, **options)
-        (trajectory,) = result.trajectories
-        tokens = trajectory.tokens.copy()
-        tokens[-1] = [*ids, ids[0], self.tokenizer.encode(["you"])[0][0]]
-        return dataclasses.replace(result, trajectories=[dataclasses.replace(trajectory, tokens=tokens)])
-
-
 def test_a_token_of_the_sentence_at_another_place_is_in_it_but_not_right(inverter):
-    tokens = inverted_tokens(Reversing(inverter.model, inverter.tokenizer, inverter.encoder), [Reversing.sentence])
-    ids = inverter.tokenizer.encode([Reversing.sentence])[0]
-    assert tokens["right"].tolist() == [a == b for a, b in zip(ids, ids[::-1], strict=True)] + [False, False]
-    assert tokens["in_sentence"].tolist() == [True] * (len(ids) + 1) + [False]
+    text = "the cat sat on a mat"
+    (ids,) = inverter.tokenizer.encode([text])
+    (trajectory,) = inverter.invert(inverter.encoder.encode([text]), length=len(ids) + 2).trajectories
+    tokens = trajectory.tokens.copy()
+    tokens[-1] = [*ids[::-1], ids[0], *inverter.tokenizer.encode(["you"])[0][:1]]  # turned round, two tokens too long
+    judged = inverted_tokens(inverter, [text], [dataclasses.replace(trajectory, tokens=tokens)])
+    assert judged["right"].tolist() == [a == b for a, b in zip(ids, ids[::-1], strict=True)] + [False, False]
+    assert judged["in_sentence"].tolist() == [True] * (len(ids) + 1) + [False]
 
 
 def table_of(change: dict) -> pd.DataFrame:
@@ -309,7 +299,8 @@ def test_the_comparison_is_that_of_the_two_tables(inverter, texts):
         table = masked_likelihood(one, texts, generator=torch.Generator().manual_seed(0))
         assert found.loc["nats per masked token", column] == pytest.approx(-table["log_prob"].mean())
         assert found.loc["ECE, masked tokens", column] == pytest.approx(expected_calibration_error(table)[0])
-        written = inverted_tokens(one, texts, num_steps=3)
+        result = one.invert(inverter.encoder.encode(texts), num_steps=3)
+        written = inverted_tokens(one, texts, result.trajectories)
         assert found.loc["ECE, inverted tokens", column] == pytest.approx(expected_calibration_error(written)[0])
     assert (found["change"] == found["after"] - found["before"]).all()
     same = compare(inverter, with_temperature(inverter, 1.0), texts, num_steps=3)
