@@ -147,7 +147,7 @@ def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) ->
 
     curves: name → table of `calibration.reliability`. On the diagonal confidence is what it says.
     """
-    ax = ax or plt.subplots(figsize=(5.2, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(4.8, 5.6))[1]
     ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls=":", label="calibrated")
     for place, (name, rows) in enumerate(curves.items()):
         error = _error_bars(rows.assign(value=rows["accuracy"]))
@@ -156,31 +156,25 @@ def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) ->
             rows["confidence"], rows["accuracy"], s=400 * rows["share"], color=line[0].get_color(), marker="osD^"[place]
         )
     ax.set(xlabel="confidence", ylabel="share that is right, 95 % interval", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return ax
 
 
-def plot_learning_curve(points: pd.DataFrame, metric: str, ahead: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A metric over the sentences seen, and the law through it with its 95 % band, dashed beyond the last point.
+def plot_learning_curve(
+    points: pd.DataFrame, metric: str, laws: dict[str, pd.DataFrame], ax: Axes | None = None
+) -> Axes:
+    """A metric over the sentences seen, and laws through it with their 95 % bands; a line where the run ended.
 
-    points: `extrapolation.learned`; open marks: the learning rate is falling. ahead: `extrapolation.extrapolate`.
+    points: `extrapolation.learned`; open marks: the learning rate is falling. laws: name → `extrapolation.extrapolate`.
     """
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]
-    end = points["samples"].iloc[-1]
-    for falling, marks in ((False, {}), (True, {"mfc": "white"})):
+    for name, falling, fill in (("measured", False, "C0"), ("measured, learning rate falling", True, "white")):
         rows = points[(points["decay"] > 0) == falling]
-        ax.plot(
-            rows["samples"],
-            rows[metric],
-            "o",
-            color="C0",
-            ms=4,
-            label="measured" + ", learning rate falling" * falling,
-            **marks,
-        )
-    ax.plot(ahead["samples"], ahead["value"], color="C1", ls="--", label="law, at the end of the decay")
-    ax.fill_between(ahead["samples"], ahead["low"], ahead["high"], color="C1", alpha=0.2, lw=0)
-    ax.axvline(end, color="#888888", lw=0.8)
+        ax.plot(rows["samples"], rows[metric], "o", color="C0", mfc=fill, ms=4, label=name)
+    for (name, law), style in zip(laws.items(), ("-", "--", ":", "-."), strict=False):
+        ax.plot(law["samples"], law["value"], color="C1", ls=style, label=name)
+        ax.fill_between(law["samples"], law["low"], law["high"], color="C1", alpha=0.2, lw=0)
+    ax.axvline(points["samples"].iloc[-1], color="#888888", lw=0.8)
     ax.set(xscale="log", xlabel="sentences seen", ylabel=METRIC_LABELS.get(metric, metric))
     ax.legend(fontsize=8)
     return ax

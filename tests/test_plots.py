@@ -172,12 +172,13 @@ def test_the_reliability_plot_shows_every_bin_by_its_share_and_the_diagonal():
 def test_the_learning_curve_shows_points_before_and_in_the_decay_and_the_law_beyond_them():
     points = pd.DataFrame({"samples": [10, 20, 40], "token_f1": [0.3, 0.4, 0.5], "decay": [0.0, 0.0, 0.5]})
     ahead = pd.DataFrame({"samples": [40, 400], "value": [0.5, 0.6], "low": [0.45, 0.5], "high": [0.55, 0.7]})
-    ax = plot_learning_curve(points, "token_f1", ahead)
-    before, falling, law, end = ax.lines
+    ax = plot_learning_curve(points, "token_f1", {"before": ahead.assign(value=0.4), "after": ahead})
+    before, falling, other, law, end = ax.lines
+    assert other.get_linestyle() != law.get_linestyle() and set(other.get_ydata()) == {0.4}
     assert before.get_xdata().tolist() == [10, 20] and falling.get_xydata().tolist() == [[40, 0.5]]
     assert before.get_markerfacecolor() != falling.get_markerfacecolor()
     assert law.get_xydata().tolist() == [[40, 0.5], [400, 0.6]] and set(end.get_xdata()) == {40}
-    band = ax.collections[0].get_paths()[0].vertices
+    band = ax.collections[1].get_paths()[0].vertices
     assert band[:, 1].min() == 0.45 and band[:, 1].max() == 0.7
     assert (ax.get_xscale(), ax.get_ylabel()) == ("log", "token F1")
 
