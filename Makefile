@@ -10,16 +10,17 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab $(AS_ROOT) notebooks/01_load_the_checkpoint.ipynb
 
-report: $(READY)  ## execute every notebook and render build/report/index.html
-	$(PY) notebooks/_report/build.py
+report: $(READY)  ## execute every notebook and render build/report/index.html; PDF=1: print one PDF as well
+	$(PY) notebooks/_report/build.py $(if $(PDF),--pdf)
 
 test: $(READY)  ## run the whole suite
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 
-notebooks: $(READY)  ## re-execute the committed notebooks in place
+notebooks: $(READY)  ## re-execute the committed notebooks in place, redraw the moving picture
 	$(PY) notebooks/_report/execute.py --in-place
+	$(PY) notebooks/_report/moving_picture.py
 
 # torch first: asked for by another package, pip would take a build with gigabytes of CUDA libraries.
 $(READY): pyproject.toml constraints.txt

@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = locate(chosen.checkpoint)
         if not folder.is_dir():
             raise InputError(f"{folder} is a single file; a temperature can be stored in a checkpoint folder only")
-        inverter = Inverter.load(folder, dtype=torch.bfloat16)
+        inverter = Inverter.load(folder)  # fp32: in bf16 the rounding of scaled states outweighs a temperature near 1
         texts = usable(inverter, read_texts(chosen.text))[: chosen.limit + chosen.judges]
         fit_on, judges = texts[: chosen.limit], texts[chosen.limit :]
         if len(fit_on) < len(RATIOS) or len(judges) < 2:

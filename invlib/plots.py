@@ -7,9 +7,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from torch import Tensor
 
+from invlib.listening import SUBLAYERS, Components
 from invlib.model import Modulation
 from invlib.trajectory import Trajectory
 
@@ -113,6 +116,141 @@ def plot_order(trajectories: dict[str, Trajectory], ax: Axes | None = None) -> A
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label="step")
     return ax
+
+
+def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) -> Axes:
+    """Ribbons over the steps: with which probability the tokens of each step were written, in many inversions.
+
+    The line is the median, the dark ribbon holds half of the tokens, the light one nine in ten. Steps in which nothing
+    was written are left out.
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    steps = range(1, max(trajectory.num_steps for trajectory in trajectories) + 1)
+    written = {step: _written_in(step, trajectories) for step in steps}
+    drawn = [step for step, probabilities in written.items() if len(probabilities)]
+    quantiles = np.array([np.quantile(written[step], (0.05, 0.25, 0.5, 0.75, 0.95)) for step in drawn]).T
+    ax.fill_between(drawn, quantiles[0], quantiles[4], alpha=0.15, lw=0, color="C0", label="nine in ten tokens")
+    ax.fill_between(drawn, quantiles[1], quantiles[3], alpha=0.35, lw=0, color="C0", label="half of the tokens")
+    ax.plot(drawn, quantiles[2], "o-", color="C0", label="median")
+    ax.set(xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = None) -> Axes:
+    """Effective gain of each sublayer on the residual stream, mean over the batch and its spread; logarithmic.
+
+    gain: of `listening.effective_gain`.
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    places = np.arange(gain.shape[1])
+    for offset, name, marker, values in zip((-0.1, 0.1), SUBLAYERS, "os", gain.float().unbind(dim=2), strict=True):
+        mean, spread = values.mean(dim=0).numpy(), values.std(dim=0, correction=0).numpy()
+        ax.errorbar(places + offset, mean, yerr=spread, fmt=marker, capsize=3, label=name)
+    ax.axhline(1, color="0.5", lw=1, ls="--")
+    ax.set(xlabel="layer", ylabel="RMS added / RMS of the stream", xticks=places, yscale="log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.legend()
+    return ax
+
+
+def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
+    """Cumulative variance over the principal components; the participation ratio is in the legend and marked."""
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    for (name, found), dashes, marker in zip(components.items(), ("-", "--", ":", "-."), "osD^", strict=False):
+        share, ratio = np.cumsum(found.variance) / found.variance.sum(), found.participation_ratio
+        count = np.arange(1, len(share) + 1)
+        (line,) = ax.plot(count, share, dashes, label=f"{name}: participation ratio {ratio:.0f}")
+        ax.plot(ratio, np.interp(ratio, count, share), marker, color=line.get_color(), ms=7)
+    ax.set(xlabel="principal components", ylabel="share of variance", xlim=(0, None), ylim=(0, 1.02))
+    ax.legend(loc="lower right")
+    return ax
+
+
+def plot_plane(components: Components, kinds: Sequence[str], ax: Axes | None = None) -> Axes:
+    """The first two principal components, one colour and one marker per kind of row."""
+    ax = ax or plt.subplots(figsize=(7, 4))[1]
+    shares = 100 * components.variance[:2] / components.variance.sum()
+    kinds = np.asarray(kinds)
+    for kind, marker in zip(dict.fromkeys(kinds), "osD^vPX*", strict=False):
+        ax.scatter(*components.scores[kinds == kind, :2].T, s=20, marker=marker, label=kind, alpha=0.8, lw=0)
+    ax.set(xlabel=f"1st component ({shares[0]:.0f} % of variance)", ylabel=f"2nd component ({shares[1]:.0f} %)")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What a change in one place does to the true tokens, one colour and marker per kind of change.
+
+    effects: the table of `listening.listening_effects`.
+    """
+    ax = ax or plt.subplots(figsize=(8, 3.6))[1]
+    kinds, places = effects["what"].unique(), list(dict.fromkeys(effects["where"]))
+    for place, (kind, marker) in enumerate(zip(kinds, "osD^v", strict=False)):
+        rows = effects[effects["what"] == kind]
+        offset = 0.14 * (place - (len(kinds) - 1) / 2)
+        error = [rows["rise"] - rows["low"], rows["high"] - rows["rise"]]
+        at = [places.index(where) + offset for where in rows["where"]]
+        ax.errorbar(at, rows["rise"], yerr=np.maximum(error, 0), fmt=marker, ms=5, capsize=3, label=kind)
+    ax.set(xlabel="layer", ylabel="rise of the cross-entropy\n(nats per token)", xticks=range(len(places)))
+    ax.set_xticklabels([where.replace(" ", "\n") for where in places])
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_token_gradients(
+    gradients: Float[Tensor, "length embed"], words: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Which tokens pull the vector the same way: cosines between their gradients; the length stands at the left.
+
+    gradients: of `listening.token_gradients`.
+    """
+    ax = ax or plt.subplots(figsize=(2.6 + 0.5 * len(words), 1.2 + 0.42 * len(words)))[1]
+    norms = gradients.norm(dim=1, keepdim=True)
+    unit = gradients / norms.clamp_min(1e-12)
+    cosines = (unit @ unit.T).numpy()
+    image = ax.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+    for (row, column), value in np.ndenumerate(cosines):
+        color = _readable_on(image.cmap(image.norm(value)))
+        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
+    ax.set(xticks=range(len(words)), yticks=range(len(words)), ylabel="token, and length of its gradient")
+    ax.set_xticklabels(words, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticklabels([f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0].tolist(), strict=True)])
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="cosine of the gradients")
+    return ax
+
+
+def plot_logit_lens(
+    words: Sequence[Sequence[str]],
+    probabilities: Float[np.ndarray, "depth length"],
+    true_words: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Depth × position: the likeliest word if the model stopped there, coloured by its probability.
+
+    A frame marks the true word. words: one list per depth; depth 0 is what the embedding tables alone say.
+    """
+    ax = ax or _wide_axes(len(true_words), len(words))
+    image = ax.imshow(probabilities, vmin=0, vmax=1, aspect="auto")
+    for (depth, position), probability in np.ndenumerate(probabilities):
+        color = _readable_on(image.cmap(image.norm(probability)))
+        ax.text(position, depth, words[depth][position], ha="center", va="center", fontsize=9.5, color=color)
+        if words[depth][position] == true_words[position]:
+            ax.add_patch(plt.Rectangle((position - 0.5, depth - 0.5), 1, 1, fill=False, lw=1.6, ec="#D55E00"))
+    ax.set(ylabel="layers passed", yticks=range(len(words)), xticks=range(len(true_words)))
+    ax.set_xticklabels(true_words, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xlabel("the true token at each position")
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="probability of the word shown", shrink=0.9)
+    return ax
+
+
+def _written_in(step: int, trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """The probabilities of all tokens that were uncovered in a step."""
+    told = [t.confidence[step][t.uncovered[step]] for t in trajectories if step <= t.num_steps]
+    return np.concatenate(told)
 
 
 def _wide_axes(length: int, num_steps: int) -> Axes:

@@ -9,18 +9,18 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "calibration"),
+    ("recovery", "ablations", "speed", "calibration"),
     ("studies", "likelihood"),
     ("inverter", "training"),
     ("run",),
     ("trainer",),
     ("batches", "initial"),
-    ("search", "pairs"),
+    ("search", "pairs", "listening"),
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
     ("perturb", "leaks", "extrapolation"),
-    ("config", "masking", "trajectory", "metrics"),
+    ("config", "masking", "trajectory", "metrics", "compute"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

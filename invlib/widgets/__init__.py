@@ -1,5 +1,6 @@
 """Widgets: what a person touches in a notebook."""
 
+from invlib.widgets.mixer import mixer
 from invlib.widgets.player import player
 
-__all__ = ["player"]
+__all__ = ["mixer", "player"]
