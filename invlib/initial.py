@@ -62,6 +62,8 @@ def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
+        if name == "logit_temperature":  # no shape: it is fitted anew after every training
+            continue
         if old != new and (name, old) not in NEW_PARTS:
             raise InputError(
                 f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "

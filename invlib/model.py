@@ -367,9 +367,13 @@ class ConditionalMDLM(nn.Module):
         modulation: Modulation,
         at: Bool[Tensor, "batch length"],
     ) -> Float[Tensor, "rows hidden"]:
-        """The final modulated norm at the chosen positions only."""
+        """The final modulated norm at the chosen positions only, over the logit temperature.
+
+        Divided here, on the narrow side, so that training and inference agree on what a logit is.
+        """
         row = at.nonzero()[:, 0]
-        return modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
+        states = modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
+        return states if self.config.logit_temperature == 1 else states / self.config.logit_temperature
 
     @property
     def output_table(self) -> Float[Tensor, "vocab hidden"]:

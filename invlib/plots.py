@@ -323,3 +323,94 @@ def _errorbars(ax: Axes, points: pd.DataFrame, place: int, **style) -> None:
         capsize=2,
         **style,
     )
+
+
+def plot_curves(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
+    """`value` with its 95 % interval (`low`, `high`) over the numbers of column x, one line per value of column by."""
+    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
+    for place, (name, rows) in enumerate(table.groupby(by, sort=False)):
+        ax.errorbar(
+            rows[x],
+            rows["value"],
+            yerr=_error_bars(rows),
+            fmt="osD^v"[place % 5] + ("-", "--", "-.", ":")[place % 4],
+            capsize=3,
+            label=name,
+        )
+    ax.set(xlabel=x)
+    ax.legend()
+    return ax
+
+
+def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Share of right tokens over the confidence, with 95 % intervals; the area of a mark is its bin's share of tokens.
+
+    curves: name → table of `calibration.reliability`. On the diagonal confidence is what it says.
+    """
+    ax = ax or plt.subplots(figsize=(4.8, 5.6))[1]
+    ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls=":", label="calibrated")
+    for place, (name, rows) in enumerate(curves.items()):
+        error = _error_bars(rows.assign(value=rows["accuracy"]))
+        line = ax.errorbar(rows["confidence"], rows["accuracy"], yerr=error, fmt="-", capsize=3, label=name)
+        ax.scatter(
+            rows["confidence"], rows["accuracy"], s=400 * rows["share"], color=line[0].get_color(), marker="osD^"[place]
+        )
+    ax.set(xlabel="confidence", ylabel="share that is right, 95 % interval", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    return ax
+
+
+def plot_learning_curve(
+    points: pd.DataFrame, metric: str, laws: dict[str, pd.DataFrame], ax: Axes | None = None
+) -> Axes:
+    """A metric over the sentences seen, and laws through it with their 95 % bands; a line where the run ended.
+
+    points: `extrapolation.learned`; open marks: the learning rate is falling. laws: name → `extrapolation.extrapolate`.
+    """
+    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
+    for name, falling, fill in (("measured", False, "C0"), ("measured, learning rate falling", True, "white")):
+        rows = points[(points["decay"] > 0) == falling]
+        ax.plot(rows["samples"], rows[metric], "o", color="C0", mfc=fill, ms=4, label=name)
+    for (name, law), style in zip(laws.items(), ("-", "--", ":", "-."), strict=False):
+        ax.plot(law["samples"], law["value"], color="C1", ls=style, label=name)
+        ax.fill_between(law["samples"], law["low"], law["high"], color="C1", alpha=0.2, lw=0)
+    ax.axvline(points["samples"].iloc[-1], color="#888888", lw=0.8)
+    ax.set(xscale="log", xlabel="sentences seen", ylabel=METRIC_LABELS.get(metric, metric))
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_ablation_curve(
+    ablations: pd.DataFrame, variant: str, metric: str = "token_f1", ax: Axes | None = None
+) -> Axes:
+    """A variant's metric over the sentences seen, the base's dashed in grey behind it: one of many small pictures."""
+    ax = ax or plt.subplots(figsize=(2.4, 1.8))[1]
+    for name, look in (("base", {"color": "#888888", "ls": "--"}), (variant, {"color": "C0", "marker": "o", "ms": 3})):
+        rows = ablations[ablations["variant"] == name]
+        ax.plot(rows["samples"] / 1000, rows[metric], **look)
+    ax.set_title(variant, fontsize=8)
+    ax.tick_params(labelsize=7)
+    return ax
+
+
+def plot_ablation_scores(ablations: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Final token F1 of every variant with its 95 % interval, in the order they were run; the base's as a band.
+
+    ablations: the table of ablations.csv; the last row of a variant is its final one.
+    """
+    final = ablations.groupby("variant", sort=False).tail(1).reset_index(drop=True)
+    ax = ax or plt.subplots(figsize=(7, 0.8 + 0.28 * len(final)))[1]
+    error = _error_bars(final.rename(columns={"token_f1": "value", "token_f1_low": "low", "token_f1_high": "high"}))
+    ax.errorbar(final["token_f1"], range(len(final)), xerr=error, fmt="o", ms=4, capsize=3)
+    for base in final[final["variant"] == "base"].itertuples():
+        ax.axvspan(base.token_f1_low, base.token_f1_high, color="#dddddd", zorder=0)
+    ax.set(xlabel="token F1, 95 % interval over sentences (grey: base)", yticks=range(len(final)))
+    ax.set_yticklabels(final["variant"])
+    ax.invert_yaxis()
+    return ax
+
+
+def _error_bars(rows: pd.DataFrame) -> list[np.ndarray]:
+    """Lengths of the bars below and above `value`; rounding must not make one negative."""
+    value, low, high = (rows[name].to_numpy(float) for name in ("value", "low", "high"))
+    return [np.maximum(value - low, 0), np.maximum(high - value, 0)]

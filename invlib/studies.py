@@ -25,7 +25,8 @@ from invlib.sweep import sweep
 
 __all__ = [
     *("CONTROLS", "INVERTED", "markdown_groups", "markdown_table", "reconstruct"),
-    *("score_attackers", "score_groups", "sweep", "usable"),
+    *("score_attackers", "score_groups", "usable"),
+    "sweep",
 ]
 
 LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens

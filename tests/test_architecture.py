@@ -9,8 +9,8 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "tables", "audit", "ablations", "speed"),
-    ("studies", "attackers"),
+    ("recovery", "tables", "audit", "ablations", "speed", "calibration"),
+    ("studies", "attackers", "likelihood"),
     ("sweep",),
     ("inverter", "training"),
     ("run",),
@@ -20,7 +20,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
-    ("perturb", "leaks", "independent", "controls"),
+    ("perturb", "leaks", "independent", "controls", "extrapolation"),
     ("config", "masking", "trajectory", "metrics", "compute"),
     ("errors",),
 )

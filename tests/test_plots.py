@@ -13,14 +13,19 @@ from invlib.listening import Components
 from invlib.model import Modulation
 from invlib.plots import (
     MASKED_GREY,
+    plot_ablation_curve,
+    plot_ablation_scores,
     plot_confidence,
+    plot_curves,
     plot_effects,
     plot_frontier,
     plot_gain,
+    plot_learning_curve,
     plot_logit_lens,
     plot_modulation,
     plot_order,
     plot_plane,
+    plot_reliability,
     plot_scores,
     plot_spectrum,
     plot_sweep,
@@ -274,3 +279,100 @@ def test_the_frontier_joins_utility_and_leakage_by_defence_and_strength(swept):
     assert "utility" in ax.get_xlabel() and "leakage" in ax.get_ylabel()
     looks = [(bars.lines[0].get_color(), bars.lines[0].get_marker()) for bars in ax.containers]
     assert len({look[0] for look in looks}) == len({look[1] for look in looks}) == 2
+
+
+def curves() -> pd.DataFrame:
+    """Two lines of two points; the second point of "b" has a bar that rounding turned round."""
+    return pd.DataFrame(
+        {
+            "ratio": [0.5, 1.0, 0.5, 1.0],
+            "condition": ["a", "a", "b", "b"],
+            "value": [1.0, 2.0, 3.0, 4.0],
+            "low": [0.9, 1.8, 2.7, 4.0 + 1e-12],
+            "high": [1.2, 2.4, 3.6, 4.8],
+        }
+    )
+
+
+def test_the_curve_plot_draws_one_line_with_intervals_for_each_name():
+    ax = plot_curves(curves(), "ratio", "condition")
+    drawn = {container.get_label(): container for container in ax.containers}
+    assert list(drawn) == ["a", "b"] == [label.get_text() for label in ax.get_legend().get_texts()]
+    np.testing.assert_array_equal(drawn["b"][0].get_xydata(), [[0.5, 3], [1, 4]])
+    ends = [segment[:, 1].tolist() for segment in drawn["a"][2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.9, 1.2], [1.8, 2.4]])
+    assert drawn["a"][0].get_linestyle() != drawn["b"][0].get_linestyle(), "told apart without colour"
+
+
+def test_the_reliability_plot_shows_every_bin_by_its_share_and_the_diagonal():
+    bins = pd.DataFrame(
+        {"confidence": [0.2, 0.9], "accuracy": [0.1, 0.8], "low": [0.0, 0.7], "high": [0.3, 0.9], "share": [0.25, 0.75]}
+    )
+    ax = plot_reliability({"masked": bins, "inverted": bins.assign(accuracy=[0.1, 0.5], low=0.0)})
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 0], [1, 1]])
+    labels = [label.get_text() for label in ax.get_legend().get_texts()]
+    assert labels == ["calibrated", "masked", "inverted"]
+    first, second = ax.collections[1::2]  # error bars, marks, error bars, marks
+    np.testing.assert_array_equal(first.get_offsets(), [[0.2, 0.1], [0.9, 0.8]])
+    np.testing.assert_array_equal(second.get_offsets(), [[0.2, 0.1], [0.9, 0.5]])
+    assert first.get_sizes()[1] == 3 * first.get_sizes()[0]
+
+
+def test_the_learning_curve_shows_points_before_and_in_the_decay_and_the_law_beyond_them():
+    points = pd.DataFrame({"samples": [10, 20, 40], "token_f1": [0.3, 0.4, 0.5], "decay": [0.0, 0.0, 0.5]})
+    ahead = pd.DataFrame({"samples": [40, 400], "value": [0.5, 0.6], "low": [0.45, 0.5], "high": [0.55, 0.7]})
+    ax = plot_learning_curve(points, "token_f1", {"before": ahead.assign(value=0.4), "after": ahead})
+    before, falling, other, law, end = ax.lines
+    assert other.get_linestyle() != law.get_linestyle() and set(other.get_ydata()) == {0.4}
+    assert before.get_xdata().tolist() == [10, 20] and falling.get_xydata().tolist() == [[40, 0.5]]
+    assert before.get_markerfacecolor() != falling.get_markerfacecolor()
+    assert law.get_xydata().tolist() == [[40, 0.5], [400, 0.6]] and set(end.get_xdata()) == {40}
+    band = ax.collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == 0.45 and band[:, 1].max() == 0.7
+    assert (ax.get_xscale(), ax.get_ylabel()) == ("log", "token F1")
+
+
+def ablations() -> pd.DataFrame:
+    """Two variants of two points each, the base run second."""
+    return pd.DataFrame(
+        {
+            "variant": ["prefix", "prefix", "base", "base"],
+            "samples": [1000, 2000, 1500, 3000],
+            "token_f1": [0.1, 0.3, 0.2, 0.4],
+            "token_f1_low": [0.0, 0.2, 0.1, 0.35],
+            "token_f1_high": [0.2, 0.45, 0.3, 0.5],
+        }
+    )
+
+
+def test_an_ablation_curve_shows_the_variant_before_the_base():
+    ax = plot_ablation_curve(ablations(), "prefix")
+    base, variant = ax.lines
+    assert base.get_xydata().tolist() == [[1.5, 0.2], [3, 0.4]] and base.get_linestyle() == "--"
+    assert variant.get_xydata().tolist() == [[1, 0.1], [2, 0.3]] and ax.get_title(loc="left") == "prefix"
+
+
+def test_the_ablation_scores_are_the_last_ones_in_the_order_of_the_runs_with_the_base_as_a_band():
+    ax = plot_ablation_scores(ablations())
+    (container,) = ax.containers
+    assert container[0].get_xydata().tolist() == [[0.3, 0], [0.4, 1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["prefix", "base"]
+    ends = [segment[:, 0].tolist() for segment in container[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.2, 0.45], [0.35, 0.5]])
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.35, 0.5))
+    assert ax.yaxis_inverted(), "the first run on top"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: plot_curves(curves(), "ratio", "condition", ax=ax),
+        lambda ax: plot_reliability({}, ax=ax),
+        lambda ax: plot_ablation_curve(ablations(), "prefix", ax=ax),
+        lambda ax: plot_ablation_scores(ablations(), ax=ax),
+    ],
+)
+def test_a_given_axes_is_used_by_the_curves_too(draw):
+    ax = plt.subplots()[1]
+    assert draw(ax) is ax and len(plt.get_fignums()) == 1
