@@ -30,7 +30,6 @@ from tqdm.auto import tqdm
 
 from invlib.batches import Batch, EqualLengthBatches, make_batch
 from invlib.checkpoint import locate, write_atomically
-from invlib.compute import FlopMeter
 from invlib.config import Config, ModelConfig, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -179,20 +178,17 @@ def run(
     model = _start(variant, config, encoder, tokenizer, pairs)
     trainer = Trainer(model, config.training, accelerator)
     batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, config.training.seed)
-    meter, told = (
-        FlopMeter(),
-        {"variant": variant.name, "change": variant.change, "samples": 0, "seconds": 0.0, "tflop": 0.0},
-    )
+    told = {"variant": variant.name, "change": variant.change, "samples": 0, "seconds": 0.0, "tflop": 0.0}
     checks = [tflop * part / CHECKS for part in range(1, CHECKS + 1)]
     with tqdm(total=tflop, desc=variant.name, bar_format="{l_bar}{bar}| {n:.1f} of {total:.0f} TFLOP") as bar:
         for number in itertools.count():
             start = time.process_time()
             batch = _remasked(variant, make_batch(pairs, batches, number, config, accelerator), config, number)
-            _, flops = meter(batch.x0.shape, lambda batch=batch: trainer.update([batch]))
+            trainer.update([batch])
             told["seconds"] += time.process_time() - start
             told["samples"] += batch.size
-            told["tflop"] += flops / 1e12
-            bar.update(min(flops / 1e12, tflop - bar.n))  # the last step may go over
+            told["tflop"] = trainer.flops / 1e12
+            bar.update(min(told["tflop"], tflop) - bar.n)  # the last step may go over
             if told["tflop"] >= checks[0]:
                 yield {**told, **_scores(trainer, tokenizer, encoder, texts)}
                 checks.pop(0)

@@ -6,7 +6,6 @@ run knows the whole batch and takes its share.
 """
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 from invlib import metrics
 from invlib.batches import EqualLengthBatches, make_batch
 from invlib.checkpoint import locate
-from invlib.compute import FlopMeter, matmul_peak
+from invlib.compute import matmul_peak
 from invlib.config import Config, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -40,22 +39,20 @@ VALIDATION_STEPS = 8
 def training_loop(trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Config) -> Iterator[dict[str, float]]:
     """Train on `rows` of the pairs from `trainer.step` to max_steps; yields a record after every step."""
     training = config.training
-    batches, meter = EqualLengthBatches(pairs.lengths, rows, training.batch_size, training.seed), FlopMeter()
+    batches = EqualLengthBatches(pairs.lengths, rows, training.batch_size, training.seed)
     while trainer.step < training.max_steps:
         first = trainer.step * training.grad_accum
         micro = [
             make_batch(pairs, batches, number, config, trainer.accelerator)
             for number in range(first, first + training.grad_accum)
         ]
-        shapes = tuple(batch.x0.shape for batch in micro)
-        (loss, length_loss), flops = meter(shapes, functools.partial(trainer.update, micro))
+        loss, length_loss = trainer.update(micro)
         yield {
             "step": trainer.step,
             "loss": loss,
             "length_loss": length_loss,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "samples": sum(batch.size for batch in micro),
-            "flops": flops,  # matrix products of this process
         }
 
 
@@ -92,12 +89,12 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
     config, device = run.config.training, run.trainer.accelerator.device
     peak = matmul_peak(device, torch.bfloat16 if config.bf16 else torch.float32)
     started, losses = time.perf_counter() - run.seconds, []
-    flops, stepping = 0, 0.0  # of this leg; the share of the peak is that of the steps, validation left out
+    stepping = 0.0  # seconds of this leg without its validations
     loop = _timed(training_loop(run.trainer, *training, run.config))
     with tqdm(total=config.max_steps, initial=run.trainer.step, unit=" steps", disable=not run.is_main) as bar:
         for seconds, record in loop:
             bar.update()
-            flops, stepping = flops + record["flops"], stepping + seconds
+            stepping += seconds
             losses.append(record["loss"])
             run.samples += record["samples"]
             run.seconds = time.perf_counter() - started
@@ -109,7 +106,7 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
                 speed = run.samples / run.seconds
                 means = {"loss": float(np.mean(losses)), "samples": run.samples, "seconds": run.seconds}
                 run.log({**record, **means, "samples_per_second": speed, **scores})
-                of_peak = f"{flops / stepping / peak:.0%}"
+                of_peak = f"{run.trainer.flops / stepping / peak:.0%}"
                 bar.set_postfix(
                     loss=f"{means['loss']:.3f}", samples_per_second=f"{speed:.0f}", of_peak=of_peak, **scores
                 )
@@ -118,8 +115,8 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
                 run.save(scores)
     if run.is_main and stepping:
         print(
-            f"{run.samples / run.seconds:.0f} samples/s; matrix products ran at {flops / stepping / peak:.0%} of the "
-            f"{peak / 1e9:,.0f} GFLOP/s that this machine reaches in {'bf16' if config.bf16 else 'fp32'}"
+            f"{run.samples / run.seconds:.0f} samples/s; matrix products ran at "
+            f"{run.trainer.flops / stepping / peak:.0%} of the {peak / 1e9:,.0f} GFLOP/s that this machine reaches in {'bf16' if config.bf16 else 'fp32'}"
         )
 
 

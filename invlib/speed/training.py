@@ -9,7 +9,6 @@ The two take turns, so that whatever else the machine does falls on both.
 import argparse
 import copy
 import dataclasses
-import functools
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invlib.batches import Batch, EqualLengthBatches, make_batch
-from invlib.compute import FlopMeter, matmul_peak
+from invlib.compute import matmul_peak
 from invlib.config import Config, TrainingConfig, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -104,7 +103,7 @@ def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int
         PLAIN: StraightforwardTrainer(start, config.training, accelerator),
     }
     batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, seed=0)
-    meter, rows = FlopMeter(), []
+    rows = []
     for turn in range(rounds + 1):
         numbers = range(turn * steps, (turn + 1) * steps)
         made = {
@@ -112,14 +111,19 @@ def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int
             PLAIN: [padded(pairs, number, config, accelerator) for number in numbers],
         }
         for way, trainer in ways.items():
-            begin, flops = time.perf_counter(), 0
+            begin, before = time.perf_counter(), trainer.flops
             for batch in made[way]:
-                (loss, _), counted = meter((way, batch.x0.shape), functools.partial(trainer.update, [batch]))
-                flops += counted
+                loss, _ = trainer.update([batch])
             seconds = time.perf_counter() - begin
             samples = sum(batch.size for batch in made[way])
             rows.append(
-                {"round": turn, "way": way, "per_second": samples / seconds, "flops": flops / seconds, "loss": loss}
+                {
+                    "round": turn,
+                    "way": way,
+                    "per_second": samples / seconds,
+                    "flops": (trainer.flops - before) / seconds,
+                    "loss": loss,
+                }
             )
     return pd.DataFrame(rows).query("round > 0")
 
