@@ -114,9 +114,9 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
             if scores:
                 run.save(scores)
     if run.is_main and stepping:
+        share, precision = run.trainer.flops / stepping / peak, "bf16" if config.bf16 else "fp32"
         print(
-            f"{run.samples / run.seconds:.0f} samples/s; matrix products ran at "
-            f"{run.trainer.flops / stepping / peak:.0%} of the {peak / 1e9:,.0f} GFLOP/s that this machine reaches in {'bf16' if config.bf16 else 'fp32'}"
+            f"{run.samples / run.seconds:.0f} samples/s; {share:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak"
         )
 
 
