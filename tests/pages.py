@@ -1,7 +1,6 @@
 """What the browser tests share: a headless Chromium, and a server in a process of its own."""
 
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -49,9 +48,8 @@ def serving(command: Sequence, url: str, log: Path, env: Mapping[str, str]) -> I
         try:
             yield _answer(server, url, log)
         finally:
-            server.send_signal(signal.SIGINT if server.poll() is None else 0)
-            server.terminate()
-            server.wait(30)
+            server.terminate()  # its kernels end with it
+            server.wait(60)
 
 
 def _answer(server: subprocess.Popen, url: str, log: Path) -> float:

@@ -22,7 +22,7 @@ def config(host: str, port: int, theme: str) -> Config:
     # Two kernels wait with everything loaded; each visit takes one of them for itself alone.
     told.VoilaConfiguration.preheat_kernel = True
     told.VoilaConfiguration.default_pool_size = 2
-    # An address that asks for another theme or template would find no kernel waiting, and Voilà then hangs.
+    # An address that asks for another theme or template would find no kernel waiting.
     told.VoilaConfiguration.allow_template_override = told.VoilaConfiguration.allow_theme_override = "NO"
     told.VoilaConfiguration.theme = theme
     told.VoilaKernelManager.fill_delay = 5  # seconds: the page that has just been opened loads first
