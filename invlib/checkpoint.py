@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import os
 import pickle
 from collections.abc import Callable
@@ -92,6 +93,15 @@ def assemble(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> Con
             raise InputError(f"{path}: {name} has shape {found[name]}, its configuration asks for {shape}")
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def fingerprint(model: ConditionalMDLM) -> str:
+    """SHA-256 of the weights as they are stored (bf16), the same whatever precision they were opened in."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=torch.bfloat16) -> None:

@@ -116,7 +116,9 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_losses: Tensor):
         hidden, table, gradient = ctx.saved_tensors
         weight = grad_losses[:, None].to(gradient.dtype)  # applied on the narrow side: the gradient is vocab wide
-        return (gradient @ table) * weight, gradient.T @ (hidden * weight), None, None
+        # Where the table is frozen (attackers), its half of the work is spared.
+        for_table = gradient.T @ (hidden * weight) if ctx.needs_input_grad[1] else None
+        return (gradient @ table) * weight, for_table, None, None
 
 
 def diffusion_loss(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 import scipy.stats
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein
 from sacrebleu.metrics import BLEU
 
 from invlib.errors import InputError
@@ -40,6 +40,13 @@ def token_f1(reference: str, text: str) -> float:
     return 2 * shared / (a.total() + b.total()) if shared else 0.0
 
 
+def rouge_l(reference: str, text: str) -> float:
+    """ROUGE-L (Lin 2004): as `token_f1`, but only the longest run of words in the same order counts, gaps allowed."""
+    a, b = words(reference), words(text)
+    shared = LCSseq.similarity(a, b)
+    return 2 * shared / (len(a) + len(b)) if shared else 0.0
+
+
 def positional_accuracy(reference: str, text: str) -> float:
     """Share of the reference's words that stand at the very same place in the text, in [0, 1]."""
     a, b = words(reference), words(text)
@@ -63,6 +70,7 @@ def length_within_one(reference: str, text: str) -> float:
 
 PER_TEXT: dict[str, Callable[[str, str], float]] = {
     "token_f1": token_f1,
+    "rouge_l": rouge_l,
     "positional_accuracy": positional_accuracy,
     "exact_match": exact_match,
     "edit_similarity": edit_similarity,
@@ -126,6 +134,21 @@ def text_cosines(references: Sequence[str], texts: Sequence[str], encoder) -> np
         vectors = encoder.encode([references[row] for row in rows] + [texts[row] for row in rows])
         cosines[rows] = cosine(vectors[: len(rows)], vectors[len(rows) :])
     return cosines
+
+
+def ranks(vectors: np.ndarray, pool: np.ndarray, own: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+    """Place of the true text among the pool, [n]; 1 is the closest. Cosine; one that is as close stands before it.
+
+    vectors: of what came back, [n, d]; pool: of all candidates, [m, d]; own: row of the true text in the pool, [n]
+    (default: row by row).
+    """
+    own = np.arange(len(vectors)) if own is None else np.asarray(own)
+    lengths = np.linalg.norm(pool, axis=1)
+    if not lengths.all():
+        raise InputError(f"row {int(np.flatnonzero(lengths == 0)[0])} of the pool is a zero vector")
+    similarity = vectors @ (pool / lengths[:, None]).T
+    # A zero vector, of an empty text, is as close to everything: last place.
+    return (similarity >= similarity[np.arange(len(own)), own][:, None]).sum(axis=1)
 
 
 def interval(values: Iterable, name: str = "", seed: int = 0) -> tuple[float, float, float]:

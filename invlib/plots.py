@@ -263,6 +263,68 @@ def _readable_on(color: Sequence[float]) -> str:
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
 
 
+def plot_sweep(table: pd.DataFrame, metric: str = "token_f1", ax: Axes | None = None) -> Axes:
+    """One metric of a sweep against the cosine that each perturbation leaves; 95 % intervals in both directions.
+
+    table: of `studies.sweep`, with its reference. Dotted lines: what comes back from the clean vectors, and the highest
+    control. One colour and marker per perturbation, its strengths joined by a line.
+    """
+    ax = ax or plt.subplots(figsize=(7, 4.2))[1]
+    inverted = table[table["attacker"] == "inverted"]
+    for place, (name, rows) in enumerate(inverted.groupby("perturbation", sort=False)):
+        if name != "none":
+            points = _against(rows[rows["metric"] == "vector_cosine"], rows[rows["metric"] == metric])
+            _errorbars(ax, points.sort_values("x"), place, label=name, ls="-")
+    clean = inverted.query("perturbation == 'none' and metric == @metric")["value"].mean()
+    control = table[(table["attacker"] != "inverted") & (table["metric"] == metric)]["value"].max()
+    for level, text in ((clean, "clean vectors"), (control, "best control")):
+        ax.axhline(level, ls=":", lw=1, color="0.4")
+        ax.annotate(text, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points")
+    label = METRIC_LABELS.get(metric, metric.replace("_", " "))
+    ax.set(xlabel="cosine of the attacker's vector to the clean one", ylabel=f"{label}, 95 % interval")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_frontier(utility: pd.DataFrame, leakage: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Leakage against utility: one panel's worth of defences. Low and to the right is good; 95 % intervals on both.
+
+    utility, leakage: columns perturbation, strength, value, low, high; one row per defence and strength, joined by the
+    first two.
+    """
+    ax = ax or plt.subplots(figsize=(6, 4.4))[1]
+    for place, (name, rows) in enumerate(leakage.groupby("perturbation", sort=False)):
+        points = _against(utility, rows).sort_values("x")
+        _errorbars(ax, points, place, label=name, ls="-" if len(points) > 1 else "none")
+    ax.set(xlabel="utility, 95 % interval", ylabel="leakage, 95 % interval", ylim=(0, None))
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def _against(across: pd.DataFrame, up: pd.DataFrame) -> pd.DataFrame:
+    """Points x, y with their bounds, from two tables of values joined by perturbation and strength."""
+    keys, values = ["perturbation", "strength"], ["value", "low", "high"]
+    x = across[keys + values].rename(columns={"value": "x", "low": "x_low", "high": "x_high"})
+    y = up[keys + values].rename(columns={"value": "y", "low": "y_low", "high": "y_high"})
+    return x.merge(y, on=keys)
+
+
+def _errorbars(ax: Axes, points: pd.DataFrame, place: int, **style) -> None:
+    ax.errorbar(
+        points["x"],
+        points["y"],
+        xerr=np.maximum([points["x"] - points["x_low"], points["x_high"] - points["x"]], 0),
+        yerr=np.maximum([points["y"] - points["y_low"], points["y_high"] - points["y"]], 0),
+        color=f"C{place % 7}",
+        marker="osD^vPX*<>hp"[place % 12],
+        ms=5,
+        lw=1.2,
+        elinewidth=0.8,
+        capsize=2,
+        **style,
+    )
+
+
 def plot_curves(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
     """`value` with its 95 % interval (`low`, `high`) over the numbers of column x, one line per value of column by."""
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]

@@ -16,15 +16,21 @@ import pandas as pd
 import torch
 
 from invlib.checkpoint import locate, write_atomically
+from invlib.controls import CONTROLS, INVERTED, nearest, somebody_else
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.pairs import MIN_TOKENS, read_texts
+from invlib.sweep import sweep
 
-INVERTED = "inverted"
+__all__ = [
+    *("CONTROLS", "INVERTED", "markdown_groups", "markdown_table", "reconstruct"),
+    *("score_attackers", "score_groups", "usable"),
+    "sweep",
+]
+
 LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens
 SMALLEST_GROUP = 20  # fewer texts say nothing
-CONTROLS = ("unconditional prior", "shuffled embeddings", "nearest sentence")
 
 
 def reconstruct(
@@ -45,12 +51,7 @@ def reconstruct(
     """
     vectors = inverter.encoder.encode(texts)
     options = {"num_steps": num_steps, "keep_trajectories": False}
-    if len(texts) < 2:
-        raise InputError("the controls need at least two texts")
-    # A cyclic shift of a random order: nobody keeps the own vector.
-    order = torch.randperm(len(texts), generator=generator).numpy()
-    shuffled = np.empty_like(vectors)
-    shuffled[order] = vectors[np.roll(order, 1)]
+    shuffled = vectors[somebody_else(len(texts), generator)]
     return pd.DataFrame(
         {
             "text": list(texts),
@@ -121,10 +122,8 @@ def usable(inverter: Inverter, texts: Sequence[str]) -> list[str]:
 
 def _nearest(inverter: Inverter, texts: Sequence[str], vectors: np.ndarray, pool: Sequence[str] | None) -> list[str]:
     if pool is None:
-        similarity = vectors @ vectors.T
-        np.fill_diagonal(similarity, -np.inf)  # the text itself is not known to the attacker
-        return [texts[i] for i in similarity.argmax(axis=1)]
-    return [pool[i] for i in (vectors @ inverter.encoder.encode(pool).T).argmax(axis=1)]
+        return [texts[i] for i in nearest(vectors, vectors, own_excluded=True)]
+    return [pool[i] for i in nearest(vectors, inverter.encoder.encode(pool))]
 
 
 def main(arguments: list[str] | None = None) -> int:

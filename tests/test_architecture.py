@@ -9,8 +9,9 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "ablations", "speed", "calibration"),
-    ("studies", "likelihood"),
+    ("recovery", "tables", "audit", "ablations", "speed", "calibration"),
+    ("studies", "attackers", "likelihood"),
+    ("sweep",),
     ("inverter", "training"),
     ("run",),
     ("trainer",),
@@ -19,7 +20,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
-    ("perturb", "leaks", "extrapolation"),
+    ("perturb", "leaks", "independent", "controls", "extrapolation"),
     ("config", "masking", "trajectory", "metrics", "compute"),
     ("errors",),
 )

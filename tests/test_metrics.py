@@ -54,6 +54,32 @@ def test_token_f1_counts_words_as_often_as_they_stand(reference, text, f1):
 
 
 @pytest.mark.parametrize(
+    ("reference", "text", "score"),
+    [
+        ("a b c", "a b c", 1.0),
+        ("a b c d", "a c d b", 2 * 3 / 8),  # a c d, with a gap
+        ("a b c", "c b a", 2 * 1 / 6),  # order counts
+        ("a b", "a b c d", 2 * 2 / 6),
+        ("police killed the gunman", "police kill the gunman", 3 / 4),  # the example of Lin 2004
+        ("police killed the gunman", "the gunman kill police", 2 / 4),
+        ("a b", "c d", 0.0),
+        ("a b", "", 0.0),
+    ],
+)
+def test_rouge_l_counts_the_longest_run_in_the_same_order(reference, text, score):
+    assert metrics.rouge_l(reference, text) == pytest.approx(score)
+
+
+def test_the_rank_is_the_place_of_the_true_text_among_the_pool():
+    pool = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    found = np.array([[1.0, 0.1], [1.0, 0.1], [0.0, 0.0], [1.0, 0.9]])
+    assert metrics.ranks(found, pool).tolist() == [1, 4, 4, 2], "an equal one and a zero vector count against it"
+    assert metrics.ranks(found[:2], pool, [2, 0]).tolist() == [3, 1]
+    with pytest.raises(InputError, match="row 1 of the pool is a zero vector"):
+        metrics.ranks(found, pool * [[1], [0], [1], [1]])
+
+
+@pytest.mark.parametrize(
     ("reference", "text", "share"),
     [("a b c d", "a x c", 2 / 4), ("a b c", "x a b c", 0.0), ("a b", "a b c d", 1.0), ("a b", "", 0.0)],
 )
@@ -131,7 +157,8 @@ def test_a_score_is_a_row_for_each_metric_with_its_interval(minilm):
     frame = metrics.score(REFERENCES, TEXTS, minilm)
     assert list(frame.columns) == COLUMNS
     assert frame["metric"].tolist() == [
-        *("token_f1", "bleu", "positional_accuracy", "exact_match", "edit_similarity", "length_within_one", "cosine")
+        *("token_f1", "bleu", "rouge_l", "positional_accuracy", "exact_match", "edit_similarity"),
+        *("length_within_one", "cosine"),
     ]
     assert (frame["n"] == len(REFERENCES)).all()
     assert (frame["low"] <= frame["value"]).all() and (frame["value"] <= frame["high"]).all()

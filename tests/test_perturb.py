@@ -154,7 +154,7 @@ def test_rows_that_another_perturbation_stored_are_refused(perturbation):
         (lambda: perturb.AbsmaxQuantisation(0), "level_bits must be an integer from 2 to 8.*, got 0"),
         (lambda: perturb.AbsmaxQuantisation(9), "level_bits must be"),
         (lambda: perturb.ZeroPointQuantisation.fit(CLEAN, 0), "level_bits must be an integer from 1 to 8, got 0"),
-        (lambda: perturb.ZeroPointQuantisation.fit(CLEAN[:1]), "coordinate 0 is the same in all 1 calibration"),
+        (lambda: perturb.ZeroPointQuantisation.fit(CLEAN[:1]), "calibration vectors must be at least 2, got 1"),
         (lambda: perturb.Binary(0), "embed_dim must be at least 1, got 0"),
         (lambda: perturb.ProductQuantisation.fit(CLEAN, 7), "parts must be a divisor of the dimension 384, got 7"),
         (lambda: perturb.ProductQuantisation.fit(CLEAN, 0), "parts must be a divisor"),
@@ -592,3 +592,47 @@ def test_an_average_of_unrelated_vectors_is_equally_near_to_each(count):
     cosines = perturb.apply(perturb.Averaging(count), np.eye(32, dtype=np.float32), seeded()).vectors
     assert ((cosines > 0).sum(axis=1) == count).all() and (np.diag(cosines) > 0).all()
     np.testing.assert_allclose(cosines[cosines > 0], 1 / math.sqrt(count), atol=1e-6)
+
+
+# --- known pairs
+
+
+def test_enough_known_pairs_give_a_rotation_away_and_few_do_not():
+    secret = perturb.SecretRotation.draw(D, seeded())
+    known, attacked = sphere(D + 1, seed=5), sphere(20, seed=6)
+    cosines = [
+        perturb.apply(perturb.KnownPairs.fit(secret, known[:count]), attacked).cosines.mean()
+        for count in (0, 200, D + 1)
+    ]
+    assert abs(cosines[0]) < 0.1 < 0.3 < cosines[1] < 0.8 and cosines[2] > 0.999
+
+
+def test_a_permutation_falls_to_one_known_pair_and_a_truncation_to_none():
+    secret = perturb.SecretPermutation.draw(D, seeded())
+    seen = perturb.apply(perturb.KnownPairs.fit(secret, CLEAN[:1]), CLEAN[100:])
+    np.testing.assert_allclose(seen.vectors, CLEAN[100:], atol=1e-6)
+    cut = perturb.KnownPairs.fit(perturb.Truncation(D // 2, D), CLEAN)
+    assert perturb.apply(cut, sphere(20, seed=6)).cosines.mean() < 0.9, "independent coordinates cannot be guessed"
+
+
+def test_known_pairs_store_and_cost_what_the_defence_does():
+    noise = perturb.GaussianNoise(0.02)
+    known = perturb.KnownPairs.fit(noise, CLEAN, seeded())
+    np.testing.assert_array_equal(known.store(CLEAN, seeded(3)), noise.store(CLEAN, seeded(3)))
+    assert (known.name, known.strength, known.bits(D)) == ("Gaussian noise, known pairs", 300, 32 * D)
+    with pytest.raises(InputError, match="is random; pass generator"):
+        known.store(CLEAN)
+
+
+def test_a_coordinate_that_never_varies_comes_back_from_zero_point_quantisation():
+    dead = CLEAN.copy()
+    dead[:, 7] = 0
+    dead = perturb.unit(dead)
+    seen = perturb.apply(perturb.ZeroPointQuantisation.fit(dead, 4), dead)
+    assert (seen.stored[:, 7] == 0).all() and (seen.vectors[:, 7] == 0).all() and seen.cosines.min() > 0.98
+
+
+def test_unchanged_stores_a_copy():
+    stored = perturb.Unchanged().store(CLEAN)
+    np.testing.assert_array_equal(stored, CLEAN)
+    assert stored is not CLEAN and not np.shares_memory(stored, CLEAN)

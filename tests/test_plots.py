@@ -18,6 +18,7 @@ from invlib.plots import (
     plot_confidence,
     plot_curves,
     plot_effects,
+    plot_frontier,
     plot_gain,
     plot_learning_curve,
     plot_logit_lens,
@@ -27,6 +28,7 @@ from invlib.plots import (
     plot_reliability,
     plot_scores,
     plot_spectrum,
+    plot_sweep,
     plot_token_gradients,
     plot_trajectory,
     use_style,
@@ -228,6 +230,55 @@ def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory, compo
     }
     ax = plt.subplots()[1]
     assert plot(*data[plot], ax=ax) is ax and len(plt.get_fignums()) == 1
+
+
+def rows(*points):
+    """(perturbation, strength, attacker, metric, value); the interval is 0.1 wide."""
+    table = pd.DataFrame(points, columns=["perturbation", "strength", "attacker", "metric", "value"])
+    return table.assign(low=table["value"] - 0.05, high=table["value"] + 0.05)
+
+
+@pytest.fixture
+def swept():
+    noise, cut = "Gaussian noise", "truncation"
+    return rows(
+        ("no vector", 0, "unconditional prior", "token_f1", 0.1),
+        ("none", 0, "inverted", "token_f1", 0.6),
+        ("none", 0, "inverted", "vector_cosine", 1.0),
+        ("none", 0, "nearest sentence", "token_f1", 0.2),
+        (noise, 0.05, "inverted", "token_f1", 0.3),
+        (noise, 0.05, "inverted", "vector_cosine", 0.7),
+        (noise, 0.01, "inverted", "token_f1", 0.5),
+        (noise, 0.01, "inverted", "vector_cosine", 0.9),
+        (cut, 96, "inverted", "token_f1", 0.25),
+        (cut, 96, "inverted", "vector_cosine", 0.5),
+    )
+
+
+def lines(ax):
+    """Label → points, of the lines with error bars."""
+    return {bars.get_label(): bars.lines[0].get_xydata().round(6).tolist() for bars in ax.containers}
+
+
+def test_the_sweep_plot_draws_a_line_per_perturbation_against_the_cosine_it_leaves(swept):
+    ax = plot_sweep(swept)
+    assert lines(ax) == {"Gaussian noise": [[0.7, 0.3], [0.9, 0.5]], "truncation": [[0.5, 0.25]]}
+    levels = {text.get_text(): text.xy[1] for text in ax.texts}
+    assert levels == {"clean vectors": pytest.approx(0.6), "best control": pytest.approx(0.2)}
+    assert ax.get_ylabel() == "token F1, 95 % interval" and "cosine" in ax.get_xlabel()
+    (bar,) = ax.containers[1].lines[2][1].get_segments()
+    np.testing.assert_allclose(bar[:, 1], [0.2, 0.3])
+
+
+def test_the_frontier_joins_utility_and_leakage_by_defence_and_strength(swept):
+    inverted = swept[swept["attacker"] == "inverted"]
+    utility = inverted[inverted["metric"] == "vector_cosine"]
+    leakage = inverted[(inverted["metric"] == "token_f1") & (inverted["perturbation"] != "none")]
+    ax = plot_frontier(utility, leakage)
+    assert lines(ax) == {"Gaussian noise": [[0.7, 0.3], [0.9, 0.5]], "truncation": [[0.5, 0.25]]}
+    assert "utility" in ax.get_xlabel() and "leakage" in ax.get_ylabel()
+    looks = [(bars.lines[0].get_color(), bars.lines[0].get_marker()) for bars in ax.containers]
+    assert len({look[0] for look in looks}) == len({look[1] for look in looks}) == 2
 
 
 def curves() -> pd.DataFrame:

@@ -10,7 +10,7 @@
 
 from invlib.perturb.mix import Averaging, Interpolation, Scaling, interpolate, partners
 from invlib.perturb.noise import AnalyticGaussian, BoundedNoise, GaussianNoise, LaplaceNoise, PurMech
-from invlib.perturb.perturbation import Perturbation, Perturbed, apply, check_unit, distortion, unit
+from invlib.perturb.perturbation import Perturbation, Perturbed, Unchanged, apply, check_unit, distortion, unit
 from invlib.perturb.quantise import (
     AbsmaxQuantisation,
     Binary,
@@ -19,7 +19,14 @@ from invlib.perturb.quantise import (
     ZeroPointQuantisation,
 )
 from invlib.perturb.reduce import CoordinateDropout, PrincipalComponents, RandomProjection, Truncation
-from invlib.perturb.secret import SecretPermutation, SecretRotation, least_squares, match_columns, procrustes
+from invlib.perturb.secret import (
+    KnownPairs,
+    SecretPermutation,
+    SecretRotation,
+    least_squares,
+    match_columns,
+    procrustes,
+)
 
 __all__ = [
     "AbsmaxQuantisation",
@@ -31,6 +38,7 @@ __all__ = [
     "GaussianNoise",
     "HalfPrecision",
     "Interpolation",
+    "KnownPairs",
     "LaplaceNoise",
     "Perturbation",
     "Perturbed",
@@ -42,6 +50,7 @@ __all__ = [
     "SecretPermutation",
     "SecretRotation",
     "Truncation",
+    "Unchanged",
     "ZeroPointQuantisation",
     "apply",
     "check_unit",

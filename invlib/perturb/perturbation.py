@@ -73,6 +73,21 @@ class Perturbation:
 
 
 @dataclass(frozen=True)
+class Unchanged(Perturbation):
+    """y = x: the store holds the clean vector. The reference of every sweep."""
+
+    name: ClassVar[str] = "none"
+    measure: ClassVar[str] = "nothing"
+
+    @property
+    def strength(self) -> float:
+        return 0
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        return vectors.copy()
+
+
+@dataclass(frozen=True)
 class Perturbed:
     """What a perturbation made of n clean vectors."""
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from scipy.cluster.vq import vq
 
-from invlib.errors import InputError
 from invlib.perturb.perturbation import Perturbation, check_unit, check_width, numpy_generator, require
 
 
@@ -61,7 +60,8 @@ class ZeroPointQuantisation(Perturbation):
     """q = round((x - low) / s), s = (high - low) / (2^bits - 1): the range of each coordinate, seen on calibration
     vectors, is spread over all codes (Jacob et al. 2018, eq. 1, where the zero point is -low / s).
 
-    Open one with `fit`. Values outside the range are clipped; inside, |low + s q - x| ≤ s/2.
+    Open one with `fit`. Values outside the range are clipped; inside, |low + s q - x| ≤ s/2. A coordinate that is the
+    same in all calibration vectors (all-MiniLM-L6-v2 has three) is code 0 and comes back as it was there.
     """
 
     low: np.ndarray = field(repr=False)  # [d]
@@ -75,15 +75,10 @@ class ZeroPointQuantisation(Perturbation):
 
     @classmethod
     def fit(cls, vectors: np.ndarray, level_bits: int = 8) -> "ZeroPointQuantisation":
-        """Ranges of the calibration vectors [n, d]. Raises `InputError` for a coordinate that never changes."""
+        """Ranges of the calibration vectors [n, d]. Raises `InputError` for fewer than two."""
         vectors = check_unit(vectors)
-        low, high = vectors.min(axis=0), vectors.max(axis=0)
-        if not (low < high).all():
-            raise InputError(
-                f"coordinate {int(np.flatnonzero(low >= high)[0])} is the same in all {len(vectors)} calibration "
-                "vectors; give more of them"
-            )
-        return cls(low, high, level_bits)
+        require(len(vectors) >= 2, "the number of calibration vectors", "at least 2", len(vectors))
+        return cls(vectors.min(axis=0), vectors.max(axis=0), level_bits)
 
     @property
     def strength(self) -> float:
@@ -91,8 +86,8 @@ class ZeroPointQuantisation(Perturbation):
 
     @property
     def step(self) -> np.ndarray:
-        """Distance between two codes, [d]."""
-        return (self.high - self.low) / (2**self.level_bits - 1)
+        """Distance between two codes, [d]; 1 where there is only one."""
+        return np.where(self.high > self.low, self.high - self.low, 1) / (2**self.level_bits - 1)
 
     def bits(self, embed_dim: int) -> int:
         return self.level_bits * embed_dim

@@ -77,6 +77,57 @@ class SecretPermutation(Perturbation):
         return vectors[:, self.key]
 
 
+@dataclass(frozen=True, eq=False)
+class KnownPairs(Perturbation):
+    """The store of another perturbation, seen by somebody who learned the way back from clean vectors and their stored
+    forms (a leak, or texts of the attacker's own that were stored). Open one with `fit`.
+
+    With 0 pairs it is the attack that hands the vectors on as they are stored.
+    """
+
+    inner: Perturbation
+    matrix: np.ndarray | None = field(repr=False)  # [m, d], stored → clean; None without a pair
+    pairs: int = 0
+    measure: ClassVar[str] = "known pairs"
+
+    @classmethod
+    def fit(cls, inner: Perturbation, clean: np.ndarray, generator: torch.Generator | None = None) -> "KnownPairs":
+        """The way back from the stored forms of `clean` [n, d]: `procrustes` for a rotation, `match_columns` for a
+        permutation, `least_squares` (ridge 1e-3) for everything else.
+        """
+        if len(clean) == 0:
+            return cls(inner, None)
+        stored = inner.store(clean, generator)
+        if isinstance(inner, SecretRotation):
+            matrix = procrustes(stored, clean)
+        elif isinstance(inner, SecretPermutation):
+            matrix = np.eye(clean.shape[1])[match_columns(stored, clean)]
+        else:
+            matrix = least_squares(stored, clean)
+        return cls(inner, matrix, len(clean))
+
+    @property
+    def name(self) -> str:
+        return f"{self.inner.name}, known pairs"
+
+    @property
+    def random(self) -> bool:
+        return self.inner.random
+
+    @property
+    def strength(self) -> float:
+        return self.pairs
+
+    def bits(self, embed_dim: int) -> int:
+        return self.inner.bits(embed_dim)
+
+    def _store(self, vectors: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+        return self.inner._store(vectors, random)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        return self.inner._recover(stored) if self.matrix is None else stored @ self.matrix
+
+
 def procrustes(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """The orthogonal A [d, d] that brings known stored vectors [n, d] closest to their clean ones: A = U Vᵀ of the SVD
     of storedᵀ clean (Schönemann 1966). `unit(stored @ A)` is the attacker's vector.

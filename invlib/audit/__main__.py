@@ -1,0 +1,84 @@
+"""`python -m invlib.audit VECTORS --out FOLDER`; under `accelerate launch` several processes share the work."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+
+from invlib import leaks
+from invlib.audit.audit import CHUNK, Audit, open_source
+from invlib.audit.verdict import scorecard, summarise, verdict
+from invlib.errors import InputError
+from invlib.inverter import Inverter
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m invlib.audit", description="What could be read out of vectors?")
+    parser.add_argument(
+        "source", help=".npy, .npz, .parquet, .jsonl or .csv; or the folder of a Chroma or LanceDB store"
+    )
+    parser.add_argument("--collection", help="collection or table, where the store has several")
+    parser.add_argument("--out", type=Path, default=Path("data/runs/audit"), help="folder of the results")
+    parser.add_argument("--checkpoint", default="minilm")
+    parser.add_argument("--steps", type=int, default=4, help="denoising steps (default: 4)")
+    parser.add_argument("--chunk", type=int, default=CHUNK, help=f"vectors held at a time (default: {CHUNK})")
+    parser.add_argument("--no-confidence", action="store_true", help="do not encode the recovered texts again; faster")
+    parser.add_argument("--records", type=Path, help="the true records, row by row, to score what leaked")
+    chosen = parser.parse_args(arguments)
+    state = Accelerator()
+    try:
+        audit = _open(chosen, state)
+        if state.is_main_process:
+            print(audit.origin, flush=True)
+        state.wait_for_everyone()
+        done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
+        print(f"{done}, {_share(state)}; parts are in {chosen.out}", flush=True)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            _report(audit, chosen.records)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {chosen.out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
+    inverter = Inverter.load(chosen.checkpoint, device=state.device, dtype=torch.bfloat16)
+    return Audit(
+        open_source(chosen.source, chosen.collection),
+        inverter,
+        chosen.out,
+        chunk=chosen.chunk,
+        num_steps=chosen.steps,
+        verify=not chosen.no_confidence,
+        process=state.process_index,
+        processes=state.num_processes,
+    )
+
+
+def _share(state: Accelerator) -> str:
+    return f"process {state.process_index + 1} of {state.num_processes}"
+
+
+def _report(audit: Audit, records: Path | None) -> None:
+    summary = summarise(audit.parts())
+    with pd.option_context("display.max_colwidth", 100, "display.width", 160):
+        print(summary.examples.round(2).to_string(index=False))
+        print(scorecard(summary).round(3).to_string(index=False))
+        if records is not None:
+            texts = audit.table()["text"].fillna("").tolist()
+            print(leaks.scorecard(leaks.read_records(records), texts).round(3).to_string(index=False))
+    if summary.broken:
+        print(f"{summary.broken} of {summary.vectors} rows could not be inverted")
+    print(verdict(summary, audit.origin))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Origin: can these vectors come from the encoder at all? Asked before anything is read out of them.
+
+Three looks at a sample, each at what training saw of the encoder: the length of the vectors, their distribution
+(coordinates that the encoder never uses, and the mean), and whether a recovered text leads back to its vector.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from invlib.errors import InputError
+from invlib.inverter import Inverter
+from invlib.metrics import cosine
+
+SAMPLE = 64
+# Vectors of other encoders, and rotated or noisy ones, lie on the far side of these; see tests/test_audit.py.
+UNUSED_LIMIT = 2e-3  # largest entry, of a unit vector, in a coordinate that the encoder leaves at 0
+LIKENESS_LIMIT = 0.2  # correlation of the mean vector to the training's; genuine small samples have 0.4 to 0.6
+LOOP_LIMIT = 0.3  # median cosine of re-encoded texts to their vectors; strangers' have 0.2 and less
+KNOWN = {384: "minilm (all-MiniLM-L6-v2), bundled", 1024: "Qwen/Qwen3-Embedding-0.6B, see configs/v2_qwen3.yaml"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a sample says about where the vectors come from. Empty `doubts`: nothing speaks against the encoder."""
+
+    encoder: str
+    n: int
+    unit_share: float  # share of vectors of length 1 ± 1 %
+    unused: float  # largest entry, at length 1, in the coordinates that the encoder never uses; NaN where there is none
+    likeness: float  # correlation of the sample's mean vector to the training's; NaN for a model without statistics
+    loop: float  # median cosine of the re-encoded recovered texts to their vectors
+    control: float  # the same, to the vector of another row: what strangers have
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def plausible(self) -> bool:
+        return not self.doubts
+
+    def __str__(self) -> str:
+        facts = (
+            f"{self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
+            f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of "
+            f"{self.loop:.2f} (to another vector: {self.control:.2f})."
+        )
+        if self.plausible:
+            return f"These vectors can come from {self.encoder}. {facts}"
+        return f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}. {facts}"
+
+
+def check_dimension(dim: int, expected: int) -> None:
+    """Raise `InputError` for vectors of a dimension that this checkpoint does not invert; names what exists."""
+    if dim == expected:
+        return
+    others = "; ".join(f"{size}: {name}" for size, name in sorted(KNOWN.items()))
+    hint = (
+        f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
+        if dim in KNOWN
+        else "no encoder here makes such vectors"
+    )
+    raise InputError(f"the vectors have {dim} dimensions, this checkpoint inverts {expected}; {hint}. Known: {others}")
+
+
+def check_origin(inverter: Inverter, vectors: np.ndarray, *, num_steps: int = 4) -> Origin:
+    """Look at a sample of finite, non-zero vectors [n, d]; at most 64 of them are inverted and re-encoded.
+
+    Raises `InputError` for another dimension, or for fewer than two vectors.
+    """
+    check_dimension(vectors.shape[1], inverter.config.embedding_cond_dim)
+    if len(vectors) < 2:
+        raise InputError(f"the origin of {len(vectors)} vectors cannot be judged; give at least 2")
+    vectors = vectors[np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int)]
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = vectors / lengths
+    unused, likeness = _against_training(inverter, rows)
+    loop, control = _round_trip(inverter, rows, num_steps)
+    unit_share = float((np.abs(lengths - 1) < 0.01).mean())
+    return Origin(
+        inverter.config.encoder_model, len(rows), unit_share, unused, likeness, loop, control,
+        doubts=_doubts(unused, likeness, loop, len(rows)),
+    )  # fmt: skip
+
+
+def _against_training(inverter: Inverter, rows: np.ndarray) -> tuple[float, float]:
+    model = inverter.model
+    if not model.config.standardize:
+        return float("nan"), float("nan")
+    mean, std = (value.float().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
+    never = std < 0.2 * np.median(std)
+    unused = float(np.abs(rows[:, never]).max()) if never.any() else float("nan")
+    return unused, float(np.corrcoef(rows.mean(axis=0)[~never], mean[~never])[0, 1])
+
+
+def _round_trip(inverter: Inverter, rows: np.ndarray, num_steps: int) -> tuple[float, float]:
+    texts = inverter.invert(rows, num_steps=num_steps, keep_trajectories=False).texts
+    written = [row for row, text in enumerate(texts) if text.strip()]
+    if len(written) < 2:
+        return 0.0, 0.0
+    again = inverter.encoder.encode([texts[row] for row in written])
+    own, other = (cosine(again, rows[np.roll(written, shift)]) for shift in (0, 1))
+    return float(np.median(own)), float(np.median(other))
+
+
+def _doubts(unused: float, likeness: float, loop: float, n: int) -> list[str]:
+    doubts = []
+    if unused > UNUSED_LIMIT:  # NaN is no doubt
+        doubts.append("coordinates that it never uses hold numbers, as after a rotation, a projection or noise")
+    if likeness < LIKENESS_LIMIT and n >= SAMPLE // 2:
+        doubts.append("their mean is not like its mean")
+    if loop < LOOP_LIMIT:
+        doubts.append("the texts recovered from them lead elsewhere when they are encoded again")
+    return doubts
