@@ -155,9 +155,8 @@ def _bin_sums(tokens: pd.DataFrame, right: str) -> Float[np.ndarray, "sentence 3
 
 def _ece(sums: Float[np.ndarray, "*draws 3 bin"]) -> np.ndarray | np.floating:
     count, confidence, hits = np.moveaxis(sums, -2, 0)
-    return np.abs(hits - confidence).sum(axis=-1) / count.sum(
-        axis=-1
-    )  # share · |accuracy - confidence|, multiplied out
+    # The bin's share times |accuracy - confidence|, multiplied out: an empty bin divides nothing.
+    return np.abs(hits - confidence).sum(axis=-1) / count.sum(axis=-1)
 
 
 def _nat_sums(table: pd.DataFrame) -> Float[np.ndarray, "sentence 2"]:
@@ -170,6 +169,17 @@ def _change(before: np.ndarray, after: np.ndarray, statistic) -> tuple[float, fl
     values = [statistic(sums.sum(axis=0)) for sums in (before, after)]
     low, high = np.percentile(statistic(resampled(after)) - statistic(resampled(before)), [2.5, 97.5])
     return float(values[0]), float(values[1]), float(values[1] - values[0]), float(low), float(high)
+
+
+def _fit_and_judge(inverter: Inverter, path: Path, limit: int, judges: int) -> tuple[list[str], list[str]]:
+    """The first `limit` usable texts of a file, and the next ones."""
+    texts = usable(inverter, read_texts(path))[: limit + judges]
+    if min(limit, len(texts)) < len(RATIOS) or len(texts) < limit + 2:
+        raise InputError(
+            f"{path} has {len(texts)} sentences that fit; {limit} to fit on (at least {len(RATIOS)}) and some more to "
+            "judge on are needed: choose another --limit or give more text"
+        )
+    return texts[:limit], texts[limit:]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,13 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not folder.is_dir():
             raise InputError(f"{folder} is a single file; a temperature can be stored in a checkpoint folder only")
         inverter = Inverter.load(folder)  # fp32: in bf16 the rounding of scaled states outweighs a temperature near 1
-        texts = usable(inverter, read_texts(chosen.text))[: chosen.limit + chosen.judges]
-        fit_on, judges = texts[: chosen.limit], texts[chosen.limit :]
-        if len(fit_on) < len(RATIOS) or len(judges) < 2:
-            raise InputError(
-                f"{chosen.text} has {len(texts)} sentences that fit; {chosen.limit} to fit on and some more to judge "
-                "on are needed: lower --limit or give more text"
-            )
+        fit_on, judges = _fit_and_judge(inverter, chosen.text, chosen.limit, chosen.judges)
         temperature = temperature_of(inverter, fit_on, torch.Generator().manual_seed(0))
         plain = with_temperature(inverter, 1.0)
         comparison = compare(plain, with_temperature(inverter, temperature), judges)

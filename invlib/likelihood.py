@@ -31,9 +31,8 @@ def masked_likelihood(inverter: Inverter, texts: Sequence[str], **options) -> pd
     log_prob: of the true token, in nats. confidence: probability of the likeliest token; right: is it the true one?
     Options are those of `masked_logits`.
     """
-    return pd.concat((_judged(rows, logits) for rows, logits in masked_logits(inverter, texts, **options))).reset_index(
-        drop=True
-    )
+    parts = [_judged(rows, logits) for rows, logits in masked_logits(inverter, texts, **options)]
+    return pd.concat(parts, ignore_index=True)
 
 
 @torch.inference_mode()

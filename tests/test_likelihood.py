@@ -341,7 +341,7 @@ def test_the_command_stores_a_temperature_that_helps(folder, sentences, tmp_path
 def test_the_command_needs_enough_text_and_a_folder(folder, tmp_path, capsys):
     (tmp_path / "held.txt").write_text("the cat sat on it\n" * 20)
     assert main(["--text", str(tmp_path / "held.txt"), "--checkpoint", str(folder), "--limit", "19"]) == 2
-    assert "lower --limit or give more text" in capsys.readouterr().err
+    assert "choose another --limit or give more text" in capsys.readouterr().err
     (tmp_path / "one.pt").write_bytes(b"")
     assert main(["--text", str(tmp_path / "held.txt"), "--checkpoint", str(tmp_path / "one.pt")]) == 2
     assert "in a checkpoint folder only" in capsys.readouterr().err
