@@ -187,7 +187,7 @@ class Session:
         self._refuse_while_running()
         if self.trajectory is None:
             raise InputError("there is no text yet; press Invert first")
-        if not 0 <= position < len(self.trajectory):
+        if position not in range(len(self.trajectory)):
             raise InputError(f"there is no position {position} in a text of {len(self.trajectory)} tokens")
 
     def _refuse_while_running(self) -> None:
@@ -198,7 +198,7 @@ class Session:
         last = self.trajectory.num_steps
         if step is None:
             return last
-        if not 0 <= step <= last:
+        if step not in range(last + 1):
             raise InputError(f"there is no step {step}; there are 0 to {last}")
         return step
 
