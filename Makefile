@@ -2,24 +2,31 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
+# Where `make demo` listens; `make demo HOST=0.0.0.0` opens it to whoever reaches this machine. Not ?=: some shells export HOST.
+HOST = 127.0.0.1
+PORT = 8080
 # In a container people are root, and Jupyter wants to hear that they know.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab report test notebooks
+.PHONY: lab demo report test notebooks
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab $(AS_ROOT) notebooks/01_load_the_checkpoint.ipynb
 
-report: $(READY)  ## execute every notebook and render build/report/index.html
-	$(PY) notebooks/_report/build.py
+demo: $(READY)  ## serve the inversion lab at http://localhost:8080, without Jupyter
+	$(PY) notebooks/_demo/serve.py --host $(HOST) --port $(PORT)
+
+report: $(READY)  ## execute every notebook and render build/report/index.html; PDF=1: print one PDF as well
+	$(PY) notebooks/_report/build.py $(if $(PDF),--pdf)
 
 test: $(READY)  ## run the whole suite
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 
-notebooks: $(READY)  ## re-execute the committed notebooks in place
+notebooks: $(READY)  ## re-execute the committed notebooks in place, redraw the moving picture
 	$(PY) notebooks/_report/execute.py --in-place
+	$(PY) notebooks/_report/moving_picture.py
 
 # torch first: asked for by another package, pip would take a build with gigabytes of CUDA libraries.
 $(READY): pyproject.toml constraints.txt

@@ -40,6 +40,7 @@ class ModelConfig:
     null_embedding: bool = False  # a learned "no vector", for the unconditional prior
     standardize: bool = False  # centre and scale the embedding by training statistics
     noise_condition: bool = False  # the model may be told how noisy the vector is
+    logit_temperature: float = 1.0  # what the logits are divided by; fitted after training, see calibration.py
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -57,6 +58,8 @@ class ModelConfig:
             raise InputError(
                 f"mask_token_id {self.mask_token_id} is outside the vocabulary; expected 0 … {self.vocab_size - 1}"
             )
+        if not 0 < self.logit_temperature < math.inf:
+            raise InputError(f"logit_temperature must be positive, got {self.logit_temperature}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
 

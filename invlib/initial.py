@@ -19,7 +19,13 @@ from invlib.tokenizer import Tokenizer
 NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
 
 
-def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
+def initial_model(
+    config: Config,
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    pairs: Pairs,
+    kind: type[ConditionalMDLM] = ConditionalMDLM,
+) -> ConditionalMDLM:
     """A fresh model under the configuration's seed, or the model of the checkpoint that it starts from.
 
     A fresh one's embedding statistics come from the pairs; token table and blocks from the encoder, where the
@@ -27,7 +33,7 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        model = ConditionalMDLM(config.model)
+        model = kind(config.model)
     if config.training.start_from is not None:
         return _continued(model, config)
     with torch.no_grad():
@@ -56,6 +62,8 @@ def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
+        if name == "logit_temperature":  # no shape: it is fitted anew after every training
+            continue
         if old != new and (name, old) not in NEW_PARTS:
             raise InputError(
                 f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "

@@ -20,7 +20,7 @@ from invlib.metrics import cosine
 from invlib.model import ConditionalMDLM, Modulation
 from invlib.policies import top_confidence
 from invlib.sampler import Predict, denoise, row_streams
-from invlib.search import Encode, Strategy, Target, Tokens, improve
+from invlib.search import Encode, Strategy, Target, Tokens, Watch, improve
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -55,7 +55,10 @@ class Inverter:
     """Open one with `Inverter.load`, then `invert(vectors)`.
 
     `encoder` is opened when it is first used; inverting without it (`verify=False`) never asks for it.
+    `name` is what `load` was given.
     """
+
+    name: str | None = None
 
     def __init__(self, model: ConditionalMDLM, tokenizer: Tokenizer, encoder: Encoder | None = None):
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
@@ -81,7 +84,9 @@ class Inverter:
         model, config = checkpoint.read(path)
         if tokenizer is None:
             tokenizer = Tokenizer.load(path if path.is_dir() else config.decoder_tokenizer)
-        return cls(model.to(device=device, dtype=dtype), tokenizer, encoder)
+        inverter = cls(model.to(device=device, dtype=dtype), tokenizer, encoder)
+        inverter.name = str(name)
+        return inverter
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -103,6 +108,7 @@ class Inverter:
         keep_trajectories: bool = True,
         batch_size: int = 64,
         generator: torch.Generator | None = None,
+        watch: Watch | None = None,
         **decoding: Any,
     ) -> Inversion:
         """Vectors → sentences, starting from all masks.
@@ -119,7 +125,9 @@ class Inverter:
         encoder: whom the search and `verify` ask: an `Encoder` or any function texts → vectors. Default: the
           checkpoint's own.
         verify: encode each text once and report its cosine to the vector; costs one encoder query a vector.
-        decoding: policy, grid, temperature, order_noise, guidance_scale, pinned, conditional; see `steps`.
+        watch: called with every Step of the drafts and the best `Found` of every round of a search as they happen,
+          and with None in between; it may raise KeyboardInterrupt to stop.
+        decoding: policy, grid, temperature, order_noise, guidance_scale, pinned, start, conditional; see `steps`.
 
         Raises `InputError` for a wrong dimension, NaN, infinite or zero vectors, no vector at all, and every option
         outside its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
@@ -137,7 +145,11 @@ class Inverter:
             of = rows // per_vector
             heard = None if noise is None else noise[of]
             generators = [streams[row] for row in rows]
-            steps = list(self.steps(vectors[of], lengths[rows], noise_level=heard, generator=generators, **options))
+            steps = []
+            for step in self.steps(vectors[of], lengths[rows], noise_level=heard, generator=generators, **options):
+                steps.append(step)
+                if watch:
+                    watch(step)
             for place, row in enumerate(rows):
                 prior = float(length_log_probs[row])
                 draft = self._draft(steps, place, int(lengths[row]), prior, keep_trajectories)
@@ -148,12 +160,12 @@ class Inverter:
             strategies = [search] if isinstance(search, Strategy) else list(search)
             starts = [[draft.tokens for draft in own] for own in drafts]
             firsts = streams[::per_vector]
-            settings = {"encode": encode, "pinned": decoding.get("pinned")}
+            settings = {"encode": encode, "pinned": decoding.get("pinned"), "watch": watch}
             targets = (
                 self.target(vector, generator=firsts[row], noise_level=0.0 if noise is None else noise[row], **settings)
                 for row, vector in enumerate(vectors)
             )
-            return _searched(result, targets, starts, strategies)
+            return _searched(result, targets, starts, strategies, watch)
         if verify:
             cosines, queries = self._verified(vectors, result.texts, encode)
             return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
@@ -167,6 +179,7 @@ class Inverter:
         policy: Any = top_confidence,
         guidance_scale: float = 1.0,
         pinned: Mapping[int, int | str] | None = None,
+        start: Mapping[int, int | str] | None = None,
         conditional: bool = True,
         noise_level: np.ndarray | None = None,
         **options: Any,
@@ -178,6 +191,7 @@ class Inverter:
           from 1, all masked, to its value, none masked: strong guidance helps late and hurts early (arXiv
           2507.08965). Unless it is 1, the model is called twice as often.
         pinned: {position: token id or piece} that hold in every text.
+        start: {position: token id or piece} to go on from: visible, but a policy that re-masks may change them.
         conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
         noise_level: of every vector [n]; None: they are clean. See `invert`.
         """
@@ -192,9 +206,11 @@ class Inverter:
             modulation = self.model.modulation(embedding, None if conditional else nothing, heard)
             prior = None if guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
         lengths = torch.as_tensor(lengths, device=self.model.device)
-        start = self._pinned_start(pinned, lengths)
+        fixed = self._grid("pinned", pinned or {}, lengths)
+        grid = torch.where(fixed == self.config.mask_token_id, self._grid("start", start or {}, lengths), fixed)
+        given = {"start": grid, "pinned": fixed != self.config.mask_token_id}
         predict = self._predictor(modulation, lengths, prior, guidance_scale)
-        return denoise(predict, lengths, mask_token_id=self.config.mask_token_id, policy=policy, start=start, **options)
+        return denoise(predict, lengths, mask_token_id=self.config.mask_token_id, policy=policy, **given, **options)
 
     def _predictor(
         self, modulation: Modulation, lengths: Tensor, prior: Modulation | None = None, guidance_scale: float = 1.0
@@ -274,21 +290,20 @@ class Inverter:
             )
         return lengths[:, None], np.zeros((len(vectors), 1))
 
-    def _pinned_start(self, pinned: Mapping[int, int | str] | None, lengths: Tensor) -> Tensor | None:
-        if not pinned:
-            return None
-        start = torch.full((len(lengths), int(lengths.max())), self.config.mask_token_id, device=lengths.device)
-        for position, token in pinned.items():
+    def _grid(self, name: str, tokens: Mapping[int, int | str], lengths: Tensor) -> Tensor:
+        """The tokens at their positions in every row of [batch, length], masks elsewhere."""
+        grid = torch.full((len(lengths), int(lengths.max())), self.config.mask_token_id, device=lengths.device)
+        for position, token in tokens.items():
             if not 0 <= position < int(lengths.min()):
                 raise InputError(
-                    f"pinned position {position} is outside a text of {int(lengths.min())} tokens; "
+                    f"{name} position {position} is outside a text of {int(lengths.min())} tokens; "
                     f"positions count from 0, and length= sets how many there are"
                 )
-            start[:, position] = self._token_id(token)
-        return start
+            grid[:, position] = self.token_id(token)
+        return grid
 
-    def _token_id(self, token: int | str) -> int:
-        """A token id, or the id of the one piece that a text consists of."""
+    def token_id(self, token: int | str) -> int:
+        """A token id, or the id of the one piece that a text consists of. Raises `InputError` for anything else."""
         ids = self.tokenizer.encode([token])[0] if isinstance(token, str) else [token]
         if isinstance(token, str) and token.startswith("##"):
             ids = [i for i in [self.tokenizer.backend.token_to_id(token)] if i is not None]
@@ -327,6 +342,7 @@ class Inverter:
         pinned: Mapping[int, int | str] | None = None,
         generator: torch.Generator | None = None,
         noise_level: float = 0.0,
+        watch: Watch | None = None,
     ) -> Target:
         """What `search.improve` works on: one vector [embed_dim], this denoiser, and the encoder that is asked."""
         vectors = check_vectors(vector, self.config.embedding_cond_dim)
@@ -345,9 +361,10 @@ class Inverter:
             encode or self.encoder.encode,
             mask_token_id=self.config.mask_token_id,
             length_probs=np.exp(self.length_log_probs(vectors, noise_level)[0]),
-            pinned={position: self._token_id(token) for position, token in (pinned or {}).items()},
+            pinned={position: self.token_id(token) for position, token in (pinned or {}).items()},
             generator=generator or torch.Generator(),
             device=self.model.device,
+            watch=watch,
         )
 
     def _verified(
@@ -363,7 +380,11 @@ class Inverter:
 
 
 def _searched(
-    result: Inversion, targets: Iterable[Target], drafts: list[list[Tokens]], strategies: list[Strategy]
+    result: Inversion,
+    targets: Iterable[Target],
+    drafts: list[list[Tokens]],
+    strategies: list[Strategy],
+    watch: Watch | None,
 ) -> Inversion:
     """The result after the search; when it is stopped (Ctrl-C), what was found so far stays."""
     texts, errors = list(result.texts), ["the search was stopped before it began"] * len(drafts)
@@ -375,11 +396,13 @@ def _searched(
         queries[row], errors[row] = target.queries, error
         calls[row] = result.model_calls[row] + target.model_calls
 
-    with tqdm(total=len(drafts), desc="search", unit=" vectors") as bar:
+    with tqdm(total=len(drafts), desc="search", unit=" vectors", disable=watch is not None) as bar:
         for row, target in enumerate(targets):
             try:
                 for best in improve(target, strategies, drafts[row]):
                     bar.set_postfix_str(f"{target.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
+                    if watch:
+                        watch(best)
             except KeyboardInterrupt:
                 take_over(row, target, "the search was stopped")
                 break

@@ -19,6 +19,7 @@ from sacrebleu.metrics import BLEU
 from invlib.errors import InputError
 
 RESAMPLES = 1000
+SHARES = ("exact_match", "length_within_one", "length_within_one_token")  # 0 or 1 for every text
 
 
 def words(text: str) -> list[str]:
@@ -89,24 +90,34 @@ def per_text(
     references: Sequence[str],
     texts: Sequence[str],
     cosines: np.ndarray | None = None,
+    tokenizer=None,
 ) -> pd.DataFrame:
-    """One row per text, one column per metric; `cosine` where cosines are given."""
+    """One row per text, one column per metric; `cosine` where cosines are given.
+
+    tokenizer: something whose `encode` turns texts into lists of ids; adds `length_within_one_token`.
+    """
     _check(references, texts)
     table = pd.DataFrame(
         {name: [metric(r, t) for r, t in zip(references, texts, strict=True)] for name, metric in PER_TEXT.items()}
     )
+    if tokenizer is not None:
+        pairs = zip(tokenizer.encode(list(references)), tokenizer.encode(list(texts)), strict=True)
+        table["length_within_one_token"] = [float(abs(len(r) - len(t)) <= 1) for r, t in pairs]
     return table if cosines is None else table.assign(cosine=np.asarray(cosines, float))
 
 
-def score(references: Sequence[str], texts: Sequence[str], encoder=None, *, seed: int = 0) -> pd.DataFrame:
+def score(
+    references: Sequence[str], texts: Sequence[str], encoder=None, *, tokenizer=None, seed: int = 0
+) -> pd.DataFrame:
     """How much came back: one row per metric with value, low, high (95 %) and n.
 
     BLEU is on 0–100 (sacrebleu, corpus level); everything else on 0–1. With an encoder, `cosine` compares the two
-    texts' vectors, one query per text and one per reference. An empty text has cosine 0.
+    texts' vectors, one query per text and one per reference. An empty text has cosine 0. With a tokenizer, lengths
+    are compared in its tokens as well as in words.
     Intervals: bootstrap percentiles over the texts (1,000 resamples); for shares (exact match, length) Wilson's.
     Raises `InputError` for no texts, unequal numbers, or an empty reference.
     """
-    table = per_text(references, texts)
+    table = per_text(references, texts, tokenizer=tokenizer)
     rows = [(name, *interval(table[name], name, seed)) for name in table]
     rows.insert(1, ("bleu", *bleu_interval(references, texts)))
     if encoder is not None:
@@ -147,7 +158,7 @@ def interval(values: Iterable, name: str = "", seed: int = 0) -> tuple[float, fl
     """
     values = np.asarray(list(values), float)
     mean = float(values.mean())
-    if name in ("exact_match", "length_within_one"):
+    if name in SHARES:
         share = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
         return mean, float(share.low), float(share.high)
     if len(values) < 2 or np.ptp(values) == 0:

@@ -7,6 +7,7 @@ a BERT encoder, so that its pretrained layers can be the start of the training.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,12 @@ class Modulation:
     def __len__(self) -> int:
         return len(self.scale)
 
+    @classmethod
+    def cat(cls, parts: Sequence["Modulation"]) -> "Modulation":
+        """The batches of several modulations of one model, one after the other."""
+        names = [f.name for f in dataclasses.fields(cls) if getattr(parts[0], f.name) is not None]
+        return cls(**{"gate": None} | {name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
     def rows(self, index) -> "Modulation":
         """The modulation of some rows of the batch (slice, index or boolean mask), or rows repeated."""
         return self._map(lambda value: value[index])
@@ -49,31 +56,48 @@ class Modulation:
 
     def with_layer(self, layer: int, other: "Modulation") -> "Modulation":
         """This modulation, except that `layer` hears `other` (same batch size, or a batch of one)."""
-        return self._replace_layer(layer, lambda name, value: getattr(other, name)[:, layer])
+        changed = {}
+        for name in ("scale", "shift", "gate"):
+            value = getattr(self, name)
+            if value is not None:
+                changed[name] = value.clone()
+                changed[name][:, layer] = getattr(other, name)[:, layer]
+        return dataclasses.replace(self, **changed)
 
     def without_layer(self, layer: int) -> "Modulation":
         """This modulation with scale, shift and gate of `layer` set to zero.
 
         With gates this switches the whole layer off; without, the layer runs with plain LayerNorms.
         """
-        return self._replace_layer(layer, lambda name, value: torch.zeros_like(value[:, layer]))
+        return self.with_layer(layer, self.zeros())
+
+    def without_gate(self, layer: int, sublayer: int) -> "Modulation":
+        """This modulation with one gate set to zero: the sublayer adds nothing, its norm still listens.
+
+        Raises `InputError` where the model has no gates.
+        """
+        if self.gate is None:
+            raise InputError("this checkpoint has no gates; without_layer sets its scale and shift to zero")
+        gate = self.gate.clone()
+        gate[:, layer, sublayer] = 0
+        return dataclasses.replace(self, gate=gate)
+
+    def without_final(self) -> "Modulation":
+        """This modulation with a final norm that does not listen: scale and shift zero."""
+        return self.with_final(self.zeros())
+
+    def zeros(self) -> "Modulation":
+        """Scale, shift and gate of zero everywhere."""
+        return self._map(torch.zeros_like)
 
     def with_final(self, other: "Modulation") -> "Modulation":
-        """This modulation, except that the final norm hears `other`."""
-        return dataclasses.replace(self, final_scale=other.final_scale, final_shift=other.final_shift)
+        """This modulation, except that the final norm hears `other` (same batch size, or a batch of one)."""
+        scale, shift = (other.final_scale.expand_as(self.final_scale), other.final_shift.expand_as(self.final_shift))
+        return dataclasses.replace(self, final_scale=scale, final_shift=shift)
 
     def _map(self, function) -> "Modulation":
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Modulation(**{n: None if v is None else function(v) for n, v in values.items()})
-
-    def _replace_layer(self, layer: int, value_of) -> "Modulation":
-        changed = {}
-        for name in ("scale", "shift", "gate"):
-            value = getattr(self, name)
-            if value is not None:
-                changed[name] = value.clone()
-                changed[name][:, layer] = value_of(name, value)
-        return dataclasses.replace(self, **changed)
+        return type(self)(**{n: None if v is None else function(v) for n, v in values.items()})
 
 
 class AdaLN(nn.Module):
@@ -343,9 +367,13 @@ class ConditionalMDLM(nn.Module):
         modulation: Modulation,
         at: Bool[Tensor, "batch length"],
     ) -> Float[Tensor, "rows hidden"]:
-        """The final modulated norm at the chosen positions only."""
+        """The final modulated norm at the chosen positions only, over the logit temperature.
+
+        Divided here, on the narrow side, so that training and inference agree on what a logit is.
+        """
         row = at.nonzero()[:, 0]
-        return modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
+        states = modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
+        return states if self.config.logit_temperature == 1 else states / self.config.logit_temperature
 
     @property
     def output_table(self) -> Float[Tensor, "vocab hidden"]:

@@ -44,8 +44,18 @@ class Pairs:
     @property
     def identity(self) -> dict:
         """What made these pairs, without the counts: equal identities mean equal rows."""
-        counts = ("texts", "rows", "too_short", "too_long", "encoded")
+        counts = ("texts", "rows", "too_short", "too_long", "unknown_share", "encoded")
         return {key: value for key, value in self.manifest.items() if key not in counts}
+
+    @property
+    def summary(self) -> str:
+        """What became of the corpus, in one line."""
+        told = self.manifest
+        return (
+            f"{told['rows']:,} of {told['texts']:,} texts are used; left out: {told['too_short']:,} of fewer than "
+            f"{MIN_TOKENS} tokens, {told['too_long']:,} of more than {told['max_seq_len']}; "
+            f"{told.get('unknown_share', 0):.1%} of the tokens cannot be spelled"
+        )
 
     @classmethod
     def build(
@@ -122,8 +132,10 @@ def _write_tokens(folder: Path, texts: Sequence[str], tokenizer: Tokenizer, made
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
     max_seq_len = made_from["max_seq_len"]
     rows, lines, counts = [], [], {"too_short": 0, "too_long": 0}
+    tokens_seen = unknown = 0
     for start, batch in _chunks(texts, "tokenise"):
         for line, ids in enumerate(tokenizer.encode(batch), start=start):
+            tokens_seen, unknown = tokens_seen + len(ids), unknown + ids.count(tokenizer.fast.unk_token_id)
             if len(ids) < MIN_TOKENS:
                 counts["too_short"] += 1
             elif len(ids) > max_seq_len:
@@ -143,6 +155,7 @@ def _write_tokens(folder: Path, texts: Sequence[str], tokenizer: Tokenizer, made
     np.save(folder / "lengths.npy", np.array([len(ids) for ids in rows], np.int32))
     np.save(folder / "lines.npy", np.array(lines, np.int64))
     np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (len(rows), made_from["embed_dim"]))
+    counts["unknown_share"] = unknown / max(1, tokens_seen)
     manifest = {**made_from, "texts": len(texts), "rows": len(rows), **counts, "encoded": 0}
     _write_manifest(folder, manifest)
 

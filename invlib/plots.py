@@ -7,9 +7,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from torch import Tensor
 
+from invlib.listening import SUBLAYERS, Components
 from invlib.model import Modulation
 from invlib.trajectory import Trajectory
 
@@ -115,6 +118,141 @@ def plot_order(trajectories: dict[str, Trajectory], ax: Axes | None = None) -> A
     return ax
 
 
+def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) -> Axes:
+    """Ribbons over the steps: with which probability the tokens of each step were written, in many inversions.
+
+    The line is the median, the dark ribbon holds half of the tokens, the light one nine in ten. Steps in which nothing
+    was written are left out.
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    steps = range(1, max(trajectory.num_steps for trajectory in trajectories) + 1)
+    written = {step: _written_in(step, trajectories) for step in steps}
+    drawn = [step for step, probabilities in written.items() if len(probabilities)]
+    quantiles = np.array([np.quantile(written[step], (0.05, 0.25, 0.5, 0.75, 0.95)) for step in drawn]).T
+    ax.fill_between(drawn, quantiles[0], quantiles[4], alpha=0.15, lw=0, color="C0", label="nine in ten tokens")
+    ax.fill_between(drawn, quantiles[1], quantiles[3], alpha=0.35, lw=0, color="C0", label="half of the tokens")
+    ax.plot(drawn, quantiles[2], "o-", color="C0", label="median")
+    ax.set(xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = None) -> Axes:
+    """Effective gain of each sublayer on the residual stream, mean over the batch and its spread; logarithmic.
+
+    gain: of `listening.effective_gain`.
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    places = np.arange(gain.shape[1])
+    for offset, name, marker, values in zip((-0.1, 0.1), SUBLAYERS, "os", gain.float().unbind(dim=2), strict=True):
+        mean, spread = values.mean(dim=0).numpy(), values.std(dim=0, correction=0).numpy()
+        ax.errorbar(places + offset, mean, yerr=spread, fmt=marker, capsize=3, label=name)
+    ax.axhline(1, color="0.5", lw=1, ls="--")
+    ax.set(xlabel="layer", ylabel="RMS added / RMS of the stream", xticks=places, yscale="log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.legend()
+    return ax
+
+
+def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
+    """Cumulative variance over the principal components; the participation ratio is in the legend and marked."""
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    for (name, found), dashes, marker in zip(components.items(), ("-", "--", ":", "-."), "osD^", strict=False):
+        share, ratio = np.cumsum(found.variance) / found.variance.sum(), found.participation_ratio
+        count = np.arange(1, len(share) + 1)
+        (line,) = ax.plot(count, share, dashes, label=f"{name}: participation ratio {ratio:.0f}")
+        ax.plot(ratio, np.interp(ratio, count, share), marker, color=line.get_color(), ms=7)
+    ax.set(xlabel="principal components", ylabel="share of variance", xlim=(0, None), ylim=(0, 1.02))
+    ax.legend(loc="lower right")
+    return ax
+
+
+def plot_plane(components: Components, kinds: Sequence[str], ax: Axes | None = None) -> Axes:
+    """The first two principal components, one colour and one marker per kind of row."""
+    ax = ax or plt.subplots(figsize=(7, 4))[1]
+    shares = 100 * components.variance[:2] / components.variance.sum()
+    kinds = np.asarray(kinds)
+    for kind, marker in zip(dict.fromkeys(kinds), "osD^vPX*", strict=False):
+        ax.scatter(*components.scores[kinds == kind, :2].T, s=20, marker=marker, label=kind, alpha=0.8, lw=0)
+    ax.set(xlabel=f"1st component ({shares[0]:.0f} % of variance)", ylabel=f"2nd component ({shares[1]:.0f} %)")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What a change in one place does to the true tokens, one colour and marker per kind of change.
+
+    effects: the table of `listening.listening_effects`.
+    """
+    ax = ax or plt.subplots(figsize=(8, 3.6))[1]
+    kinds, places = effects["what"].unique(), list(dict.fromkeys(effects["where"]))
+    for place, (kind, marker) in enumerate(zip(kinds, "osD^v", strict=False)):
+        rows = effects[effects["what"] == kind]
+        offset = 0.14 * (place - (len(kinds) - 1) / 2)
+        error = [rows["rise"] - rows["low"], rows["high"] - rows["rise"]]
+        at = [places.index(where) + offset for where in rows["where"]]
+        ax.errorbar(at, rows["rise"], yerr=np.maximum(error, 0), fmt=marker, ms=5, capsize=3, label=kind)
+    ax.set(xlabel="layer", ylabel="rise of the cross-entropy\n(nats per token)", xticks=range(len(places)))
+    ax.set_xticklabels([where.replace(" ", "\n") for where in places])
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_token_gradients(
+    gradients: Float[Tensor, "length embed"], words: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Which tokens pull the vector the same way: cosines between their gradients; the length stands at the left.
+
+    gradients: of `listening.token_gradients`.
+    """
+    ax = ax or plt.subplots(figsize=(2.6 + 0.5 * len(words), 1.2 + 0.42 * len(words)))[1]
+    norms = gradients.norm(dim=1, keepdim=True)
+    unit = gradients / norms.clamp_min(1e-12)
+    cosines = (unit @ unit.T).numpy()
+    image = ax.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+    for (row, column), value in np.ndenumerate(cosines):
+        color = _readable_on(image.cmap(image.norm(value)))
+        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
+    ax.set(xticks=range(len(words)), yticks=range(len(words)), ylabel="token, and length of its gradient")
+    ax.set_xticklabels(words, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticklabels([f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0].tolist(), strict=True)])
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="cosine of the gradients")
+    return ax
+
+
+def plot_logit_lens(
+    words: Sequence[Sequence[str]],
+    probabilities: Float[np.ndarray, "depth length"],
+    true_words: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Depth × position: the likeliest word if the model stopped there, coloured by its probability.
+
+    A frame marks the true word. words: one list per depth; depth 0 is what the embedding tables alone say.
+    """
+    ax = ax or _wide_axes(len(true_words), len(words))
+    image = ax.imshow(probabilities, vmin=0, vmax=1, aspect="auto")
+    for (depth, position), probability in np.ndenumerate(probabilities):
+        color = _readable_on(image.cmap(image.norm(probability)))
+        ax.text(position, depth, words[depth][position], ha="center", va="center", fontsize=9.5, color=color)
+        if words[depth][position] == true_words[position]:
+            ax.add_patch(plt.Rectangle((position - 0.5, depth - 0.5), 1, 1, fill=False, lw=1.6, ec="#D55E00"))
+    ax.set(ylabel="layers passed", yticks=range(len(words)), xticks=range(len(true_words)))
+    ax.set_xticklabels(true_words, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xlabel("the true token at each position")
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="probability of the word shown", shrink=0.9)
+    return ax
+
+
+def _written_in(step: int, trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """The probabilities of all tokens that were uncovered in a step."""
+    told = [t.confidence[step][t.uncovered[step]] for t in trajectories if step <= t.num_steps]
+    return np.concatenate(told)
+
+
 def _wide_axes(length: int, num_steps: int) -> Axes:
     return plt.subplots(figsize=(min(14, 2 + 0.64 * length), 1.2 + 0.33 * (num_steps + 1)))[1]
 
@@ -185,3 +323,94 @@ def _errorbars(ax: Axes, points: pd.DataFrame, place: int, **style) -> None:
         capsize=2,
         **style,
     )
+
+
+def plot_curves(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
+    """`value` with its 95 % interval (`low`, `high`) over the numbers of column x, one line per value of column by."""
+    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
+    for place, (name, rows) in enumerate(table.groupby(by, sort=False)):
+        ax.errorbar(
+            rows[x],
+            rows["value"],
+            yerr=_error_bars(rows),
+            fmt="osD^v"[place % 5] + ("-", "--", "-.", ":")[place % 4],
+            capsize=3,
+            label=name,
+        )
+    ax.set(xlabel=x)
+    ax.legend()
+    return ax
+
+
+def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Share of right tokens over the confidence, with 95 % intervals; the area of a mark is its bin's share of tokens.
+
+    curves: name → table of `calibration.reliability`. On the diagonal confidence is what it says.
+    """
+    ax = ax or plt.subplots(figsize=(4.8, 5.6))[1]
+    ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls=":", label="calibrated")
+    for place, (name, rows) in enumerate(curves.items()):
+        error = _error_bars(rows.assign(value=rows["accuracy"]))
+        line = ax.errorbar(rows["confidence"], rows["accuracy"], yerr=error, fmt="-", capsize=3, label=name)
+        ax.scatter(
+            rows["confidence"], rows["accuracy"], s=400 * rows["share"], color=line[0].get_color(), marker="osD^"[place]
+        )
+    ax.set(xlabel="confidence", ylabel="share that is right, 95 % interval", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    return ax
+
+
+def plot_learning_curve(
+    points: pd.DataFrame, metric: str, laws: dict[str, pd.DataFrame], ax: Axes | None = None
+) -> Axes:
+    """A metric over the sentences seen, and laws through it with their 95 % bands; a line where the run ended.
+
+    points: `extrapolation.learned`; open marks: the learning rate is falling. laws: name → `extrapolation.extrapolate`.
+    """
+    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
+    for name, falling, fill in (("measured", False, "C0"), ("measured, learning rate falling", True, "white")):
+        rows = points[(points["decay"] > 0) == falling]
+        ax.plot(rows["samples"], rows[metric], "o", color="C0", mfc=fill, ms=4, label=name)
+    for (name, law), style in zip(laws.items(), ("-", "--", ":", "-."), strict=False):
+        ax.plot(law["samples"], law["value"], color="C1", ls=style, label=name)
+        ax.fill_between(law["samples"], law["low"], law["high"], color="C1", alpha=0.2, lw=0)
+    ax.axvline(points["samples"].iloc[-1], color="#888888", lw=0.8)
+    ax.set(xscale="log", xlabel="sentences seen", ylabel=METRIC_LABELS.get(metric, metric))
+    ax.legend(fontsize=8)
+    return ax
+
+
+def plot_ablation_curve(
+    ablations: pd.DataFrame, variant: str, metric: str = "token_f1", ax: Axes | None = None
+) -> Axes:
+    """A variant's metric over the sentences seen, the base's dashed in grey behind it: one of many small pictures."""
+    ax = ax or plt.subplots(figsize=(2.4, 1.8))[1]
+    for name, look in (("base", {"color": "#888888", "ls": "--"}), (variant, {"color": "C0", "marker": "o", "ms": 3})):
+        rows = ablations[ablations["variant"] == name]
+        ax.plot(rows["samples"] / 1000, rows[metric], **look)
+    ax.set_title(variant, fontsize=8)
+    ax.tick_params(labelsize=7)
+    return ax
+
+
+def plot_ablation_scores(ablations: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Final token F1 of every variant with its 95 % interval, in the order they were run; the base's as a band.
+
+    ablations: the table of ablations.csv; the last row of a variant is its final one.
+    """
+    final = ablations.groupby("variant", sort=False).tail(1).reset_index(drop=True)
+    ax = ax or plt.subplots(figsize=(7, 0.8 + 0.28 * len(final)))[1]
+    error = _error_bars(final.rename(columns={"token_f1": "value", "token_f1_low": "low", "token_f1_high": "high"}))
+    ax.errorbar(final["token_f1"], range(len(final)), xerr=error, fmt="o", ms=4, capsize=3)
+    for base in final[final["variant"] == "base"].itertuples():
+        ax.axvspan(base.token_f1_low, base.token_f1_high, color="#dddddd", zorder=0)
+    ax.set(xlabel="token F1, 95 % interval over sentences (grey: base)", yticks=range(len(final)))
+    ax.set_yticklabels(final["variant"])
+    ax.invert_yaxis()
+    return ax
+
+
+def _error_bars(rows: pd.DataFrame) -> list[np.ndarray]:
+    """Lengths of the bars below and above `value`; rounding must not make one negative."""
+    value, low, high = (rows[name].to_numpy(float) for name in ("value", "low", "high"))
+    return [np.maximum(value - low, 0), np.maximum(high - value, 0)]

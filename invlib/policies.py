@@ -257,12 +257,12 @@ def path_planning(prediction: Prediction, turn: Turn, *, eta: float = 1.0) -> Vi
     """Keeps the best of all positions, visible or not: P2 with self-planning (Peng et al. 2025, arXiv 2502.03540).
 
     Scores are the model's probability of the token, times eta at masked positions; the best
-    kappa = free - floor(free · s) stay or become visible, all others are masked.
+    kappa = n - floor(free · s) of the n that are not pinned stay or become visible, all others are masked.
     """
     _require("eta", eta, 0, math.inf)
     free = ~prediction.pinned
     score = torch.where(prediction.masked, eta * prediction.confidence, prediction.confidence)
-    return prediction.pinned | _best(score, free, turn.free - turn.still_masked(turn.s))
+    return prediction.pinned | _best(score, free, free.sum(dim=1) - turn.still_masked(turn.s))
 
 
 def two_stage(prediction: Prediction, turn: Turn, *, share: float = 0.3) -> Visible:

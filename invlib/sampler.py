@@ -38,6 +38,7 @@ def denoise(
     temperature: float = 0.0,
     order_noise: float = 0.0,
     start: Int[Tensor, "batch length"] | None = None,
+    pinned: Bool[Tensor, "batch length"] | None = None,
     top_k: int = 5,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:
@@ -47,7 +48,8 @@ def denoise(
     grid: share of the steps done → time t, e.g. `linear` or `cosine`.
     temperature: 0 writes the likeliest token, 1 samples from the model.
     order_noise: how random the order of the confidence policies is; for drafts that differ.
-    start: tokens to begin with; the visible ones are pinned, no policy changes them. Default: all masks.
+    start: tokens to begin with. Default: all masks.
+    pinned: which visible tokens of the start no policy changes. Default: all of them.
     generator: seeds one stream per row, so that a batch of two equals two batches of one; or those streams.
 
     Raises `InputError` for num_steps < 1, a negative temperature or order_noise, a start without a mask, or an empty
@@ -57,12 +59,13 @@ def denoise(
     streams = row_streams(len(lengths), generator)
     inside = length_mask(lengths, int(lengths.max()))
     tokens = _started(start, inside, mask_token_id)
-    pinned = tokens != mask_token_id
-    free = (~pinned).sum(dim=1)
-    committed = torch.full(tokens.shape, torch.nan, device=tokens.device).masked_fill(pinned & inside, 1.0)
+    given = tokens != mask_token_id
+    pinned = given if pinned is None else given & pinned | ~inside
+    free = (~given).sum(dim=1)
+    committed = torch.full(tokens.shape, torch.nan, device=tokens.device).masked_fill(given & inside, 1.0)
     looks_back = is_looking_back(policy)
     calls, changed, known = torch.zeros_like(lengths), torch.ones_like(lengths, dtype=torch.bool), None
-    yield _step(0, num_steps, tokens, pinned & ~pinned, committed, None, calls, top_k)
+    yield _step(0, num_steps, tokens, torch.zeros_like(given), committed, None, calls, top_k)
 
     for index in range(1, num_steps + 1):
         masked = tokens == mask_token_id

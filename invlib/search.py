@@ -15,8 +15,10 @@ from torch import Tensor
 from invlib.errors import InputError
 from invlib.masking import subs_logits
 from invlib.sampler import Predict, denoise, leave_one_out
+from invlib.trajectory import Step
 
 Encode = Callable[[list[str]], np.ndarray]
+Watch = Callable[["Step | Found | None"], None]
 Tokens = tuple[int, ...]
 # New contents of some slots of a text of n tokens: slot 2i + 1 is token i, slot 2i the gap before it.
 Edit = dict[int, Tokens]
@@ -31,6 +33,7 @@ class Target:
     denoiser: lengths of a batch → the `Predict` for it, under this vector's modulation in every row.
     encode: texts → vectors [n, embed_dim]; an `Encoder.encode` or any function, such as a remote service.
     pinned: {position: token id} that every text must have.
+    watch: called with None before every batch of texts and after every step of a refill; what it raises ends the work.
 
     `max_queries`: how many texts may be encoded; `stop_cosine`: a text this close is taken to be the text.
     """
@@ -47,11 +50,12 @@ class Target:
         pinned: Mapping[int, int],
         generator: torch.Generator,
         device: torch.device | str = "cpu",
+        watch: Watch | None = None,
     ):
         self.vector, self.denoiser, self.decode, self.encode = vector, denoiser, decode, encode
         self.mask_token_id, self.pinned, self.device = mask_token_id, pinned, torch.device(device)
         self.length_probs, self.max_length = length_probs, len(length_probs)
-        self.generator = generator
+        self.generator, self.watch = generator, watch or (lambda _: None)
         self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         self.max_queries, self.stop_cosine = 0, 1 - 1e-4
         self.model_calls = 0
@@ -97,7 +101,7 @@ class Target:
         if not open_starts:
             return starts
         lengths = torch.tensor([len(start) for start in open_starts], device=self.device)
-        *_, last = denoise(
+        steps = denoise(
             self.denoiser(lengths),
             lengths,
             mask_token_id=self.mask_token_id,
@@ -108,6 +112,9 @@ class Target:
             top_k=0,
             generator=self.generator,
         )
+        for step in steps:
+            self.watch(None)
+            last = step
         self.model_calls += int(last.model_calls.sum())
         filled = iter([tuple(row[:n].tolist()) for row, n in zip(last.tokens, lengths, strict=True)])
         return [next(filled) if self.mask_token_id in start else start for start in starts]
@@ -138,6 +145,7 @@ class Target:
     def _encoded(self, texts: list[str]) -> np.ndarray:
         if not texts:
             return np.empty((0, len(self.vector)))
+        self.watch(None)
         try:
             vectors = np.asarray(self.encode(texts), dtype=np.float32)
         except Exception as error:  # whatever a service raises: what was found so far must not be lost

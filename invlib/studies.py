@@ -4,6 +4,7 @@
 """
 
 import argparse
+import itertools
 import json
 import platform
 import sys
@@ -22,7 +23,14 @@ from invlib.metrics import score
 from invlib.pairs import MIN_TOKENS, read_texts
 from invlib.sweep import sweep
 
-__all__ = ["CONTROLS", "INVERTED", "markdown_table", "reconstruct", "score_attackers", "sweep", "usable"]
+__all__ = [
+    *("CONTROLS", "INVERTED", "markdown_groups", "markdown_table", "reconstruct"),
+    *("score_attackers", "score_groups", "usable"),
+    "sweep",
+]
+
+LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens
+SMALLEST_GROUP = 20  # fewer texts say nothing
 
 
 def reconstruct(
@@ -55,10 +63,10 @@ def reconstruct(
     )
 
 
-def score_attackers(table: pd.DataFrame, encoder) -> pd.DataFrame:
+def score_attackers(table: pd.DataFrame, encoder, tokenizer=None) -> pd.DataFrame:
     """`metrics.score` of every attacker column of `reconstruct`, in one tidy table with a column `attacker`."""
     return pd.concat(
-        score(table["text"].tolist(), table[attacker].tolist(), encoder).assign(attacker=attacker)
+        score(table["text"].tolist(), table[attacker].tolist(), encoder, tokenizer=tokenizer).assign(attacker=attacker)
         for attacker in table.columns.drop("text")
     ).reset_index(drop=True)
 
@@ -72,6 +80,36 @@ def markdown_table(scores: pd.DataFrame) -> str:
         digits = 1 if metric == "bleu" else 3
         cells = [f"{r.value:.{digits}f} ({r.low:.{digits}f}–{r.high:.{digits}f})" for r in rows.itertuples()]
         lines.append(f"| {metric.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def score_groups(table: pd.DataFrame, groups: pd.Categorical, encoder) -> pd.DataFrame:
+    """Scores of the inverted texts of every group that is large enough: group, metric, value, low, high, n.
+
+    table: what `reconstruct` gives; groups: a category for each of its rows. Groups come in the categories' order.
+    """
+    rows = table.assign(group=groups)
+    return pd.concat(
+        score(own["text"].tolist(), own[INVERTED].tolist(), encoder).assign(group=group)
+        for group, own in rows.groupby("group", observed=True)
+        if len(own) >= SMALLEST_GROUP
+    ).reset_index(drop=True)
+
+
+def markdown_groups(scores: pd.DataFrame) -> str:
+    """The scores of groups as a Markdown table, one row a group."""
+    shown = {"token_f1": 2, "bleu": 1, "exact_match": 3, "cosine": 2}
+    lines = [
+        "| | n | " + " | ".join(name.replace("_", " ") for name in shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for group, own in scores.groupby("group", sort=False):
+        own = own.set_index("metric")
+        cells = [
+            f"{own.at[name, 'value']:.{digits}f} ({own.at[name, 'low']:.{digits}f}–{own.at[name, 'high']:.{digits}f})"
+            for name, digits in shown.items()
+        ]
+        lines.append(f"| {group} | {own['n'].iloc[0]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -107,18 +145,40 @@ def main(arguments: list[str] | None = None) -> int:
         pool = read_texts(chosen.pool)[: chosen.pool_size] if chosen.pool else None
         generator = torch.Generator().manual_seed(0)
         table = reconstruct(inverter, texts, num_steps=chosen.steps, pool=pool, generator=generator)
-        scores = score_attackers(table, inverter.encoder)
+        scores = score_attackers(table, inverter.encoder, inverter.tokenizer)
+        by_group = {
+            name: score_groups(table, groups, inverter.encoder)
+            for name, groups in _groups(chosen.text, texts, inverter).items()
+        }
         out = chosen.out or locate(chosen.checkpoint) / "results.json"
-        _write_results(out, scores, chosen)
+        _write_results(out, scores, by_group, chosen)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(markdown_table(scores))
+    for name, groups in by_group.items():
+        print(f"\nby {name}\n{markdown_groups(groups)}")
     print(f"n = {len(texts)}; written to {out}")
     return 0
 
 
-def _write_results(path: Path, scores: pd.DataFrame, chosen: argparse.Namespace) -> None:
+def _groups(path: Path, texts: Sequence[str], inverter: Inverter) -> dict[str, pd.Categorical]:
+    """How the texts are grouped: by their number of tokens, and by their `source` where the file names it."""
+    lengths = [len(ids) for ids in inverter.tokenizer.encode(texts)]
+    labels = [f"{low + 1}–{high} tokens" for low, high in itertools.pairwise(LENGTH_BINS)]
+    groups = {"length": pd.cut(lengths, LENGTH_BINS, labels=labels)}
+    if ".jsonl" in path.suffixes:
+        rows = pd.read_json(path, lines=True)
+        if "source" in rows:
+            source = dict(zip(rows["text"].str.strip(), rows["source"].str.partition("/")[0], strict=True))
+            sources = pd.Series([source[text] for text in texts])
+            groups["source"] = pd.Categorical(sources, sources.value_counts().index)  # the largest first
+    return groups
+
+
+def _write_results(
+    path: Path, scores: pd.DataFrame, by_group: dict[str, pd.DataFrame], chosen: argparse.Namespace
+) -> None:
     results = {
         "text": chosen.text.name,
         "num_steps": chosen.steps,
@@ -126,6 +186,7 @@ def _write_results(path: Path, scores: pd.DataFrame, chosen: argparse.Namespace)
         "pool": f"{chosen.pool.name}, first {chosen.pool_size}" if chosen.pool else "the other texts",
         "machine": f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
         "scores": scores.to_dict(orient="records"),
+        **{f"by_{name}": groups.to_dict(orient="records") for name, groups in by_group.items()},
     }
     write_atomically(path, lambda p: Path(p).write_text(json.dumps(results, indent=1) + "\n"))
 

@@ -1,6 +1,7 @@
 """Trainer: weights, optimiser and average (EMA) of one run, and one optimiser step."""
 
 import copy
+import functools
 
 import torch
 from accelerate import Accelerator
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invlib.batches import Batch
+from invlib.compute import FlopMeter
 from invlib.config import TrainingConfig
 from invlib.masking import WEIGHTINGS, diffusion_loss
 from invlib.model import ConditionalMDLM
@@ -29,6 +31,7 @@ class Trainer:
         self.masters = list(self.model.parameters())
         self.optimizers = _optimizers(self.model, config)
         self.step = 0
+        self.flops, self._meter = 0, FlopMeter()  # matrix products of this process, of this leg
 
     def update(self, batches: list[Batch]) -> tuple[float, float]:
         """One optimiser step over `grad_accum` micro-batches; returns the loss and the length loss, in nats."""
@@ -38,16 +41,21 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * lr_factor
         for batch in batches:
-            losses += self._backward(batch) / len(batches)
+            found, flops = self._meter(batch.x0.shape, functools.partial(self._backward, batch))
+            losses += found / len(batches)
+            self.flops += flops
         self._collect_gradients(len(batches))
         nn.utils.clip_grad_norm_(self.masters, config.max_grad_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self.flops += self._meter("optimizers", self._step_optimizers)[1]
         self.step += 1
         self._publish()
         loss, length_loss = self.accelerator.reduce(losses, "sum").tolist()
         return loss, length_loss
+
+    def _step_optimizers(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def _backward(self, batch: Batch) -> Tensor:
         """Gradients of this process's share of the micro-batch; an empty share contributes nothing."""

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from invlib import metrics
 from invlib.batches import EqualLengthBatches, make_batch
 from invlib.checkpoint import locate
+from invlib.compute import matmul_peak
 from invlib.config import Config, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -85,12 +86,15 @@ def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: 
 
 def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs, np.ndarray]) -> None:
     """Drive `training_loop` to its end: progress, log, validation, checkpoints."""
-    config = run.config.training
+    config, device = run.config.training, run.trainer.accelerator.device
+    peak = matmul_peak(device, torch.bfloat16 if config.bf16 else torch.float32)
     started, losses = time.perf_counter() - run.seconds, []
-    loop = training_loop(run.trainer, *training, run.config)
+    stepping = 0.0  # seconds of this leg without its validations
+    loop = _timed(training_loop(run.trainer, *training, run.config))
     with tqdm(total=config.max_steps, initial=run.trainer.step, unit=" steps", disable=not run.is_main) as bar:
-        for record in loop:
+        for seconds, record in loop:
             bar.update()
+            stepping += seconds
             losses.append(record["loss"])
             run.samples += record["samples"]
             run.seconds = time.perf_counter() - started
@@ -102,10 +106,28 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
                 speed = run.samples / run.seconds
                 means = {"loss": float(np.mean(losses)), "samples": run.samples, "seconds": run.seconds}
                 run.log({**record, **means, "samples_per_second": speed, **scores})
-                bar.set_postfix(loss=f"{means['loss']:.3f}", samples_per_second=f"{speed:.0f}", **scores)
+                of_peak = f"{run.trainer.flops / stepping / peak:.0%}"
+                bar.set_postfix(
+                    loss=f"{means['loss']:.3f}", samples_per_second=f"{speed:.0f}", of_peak=of_peak, **scores
+                )
                 losses = []
             if scores:
                 run.save(scores)
+    if run.is_main and stepping:
+        share, precision = run.trainer.flops / stepping / peak, "bf16" if config.bf16 else "fp32"
+        print(
+            f"{run.samples / run.seconds:.0f} samples/s; {share:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak"
+        )
+
+
+def _timed(records: Iterator[dict[str, float]]) -> Iterator[tuple[float, dict[str, float]]]:
+    """Each record with the seconds it took to make it."""
+    while True:
+        start = time.perf_counter()
+        record = next(records, None)
+        if record is None:
+            return
+        yield time.perf_counter() - start, record
 
 
 def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
@@ -149,6 +171,8 @@ def start(config: Config, text: Path, valid: Path | None, out: Path, accelerator
         held_out = pairs
         if valid is not None:
             held_out = Pairs.build(data_dir / "valid", valid, encoder, tokenizer, config.model.max_seq_len)
+    if accelerator.is_main_process:
+        print(pairs.summary, file=sys.stderr)
     train_rows, valid_rows = _split(pairs, held_out, config)
     model = initial_model(config, encoder, tokenizer, pairs)
     run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, pairs.identity)

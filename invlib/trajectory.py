@@ -28,7 +28,7 @@ class Step:
     num_steps: int
     tokens: Int[Tensor, "batch length"]
     uncovered: Bool[Tensor, "batch length"]  # became visible in this step
-    confidence: Float[Tensor, "batch length"]  # probability of the shown token when uncovered; NaN: masked; pinned: 1
+    confidence: Float[Tensor, "batch length"]  # probability of the shown token when uncovered; NaN: masked; given: 1
     top_ids: Int[Tensor, "batch length top"]  # the model's likeliest tokens in this step; -1: not asked
     top_probs: Float[Tensor, "batch length top"]
     model_calls: Int[Tensor, "batch"]  # forward passes so far

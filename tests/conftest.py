@@ -1,11 +1,14 @@
-"""Small real things that several tests use: a configuration, two encoders, a tokenizer, a few sentences."""
+"""Small real things that several tests use: a configuration, two encoders, a tokenizer, a few sentences, a browser."""
 
 import os
+import shutil
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
 
 import pytest
 import torch
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer as FastTokenizer
@@ -112,3 +115,59 @@ def _tiny_qwen3_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]", padding_side="left"
     )
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Browser:
+    """Debian's Chromium, headless. Not for the whole session: its event loop would be in the way of nbclient's."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("there is no Chromium here; install one: apt-get install chromium")
+    quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "disable-gpu")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", *(f"--{name}" for name in quiet)]  # no sandbox: root has none, as in a container
+        expect.set_options(timeout=30_000)  # a slow machine under load is not an error
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_file(chromium):
+    """Opens a file with the network off; in the end no request has left this machine and no error was seen."""
+    requests, errors, contexts = [], [], []
+
+    def opened(file: Path, *, width: int = 1000, theme: str = "light") -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.clock.install(time=0)
+        page.goto(file.as_uri())
+        page.clock.pause_at(3600)  # from here on time stands still until a test lets it run
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not errors
+    assert requests and all(url.startswith(("file:", "blob:")) for url in requests), requests
+
+
+@pytest.fixture
+def open_page(open_file, tmp_path):
+    """Opens a body of HTML as a page of its own."""
+
+    def opened(body: str, *, html: str = "", body_tag: str = "", **view) -> Page:
+        file = tmp_path / "page.html"
+        file.write_text(
+            f'<!doctype html><html {html}><meta charset="utf-8"><title>page</title>'
+            f'<body {body_tag} style="margin: 12px">{body}</body></html>',
+            encoding="utf-8",
+        )
+        return open_file(file, **view)
+
+    return opened

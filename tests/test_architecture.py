@@ -9,19 +9,19 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "tables", "audit"),
-    ("studies", "attackers"),
+    ("recovery", "tables", "audit", "ablations", "speed", "calibration"),
+    ("studies", "attackers", "likelihood"),
     ("sweep",),
     ("inverter", "training"),
     ("run",),
     ("trainer",),
     ("batches", "initial"),
-    ("search", "pairs"),
+    ("search", "pairs", "listening"),
     ("sampler", "checkpoint", "mismatch"),
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
-    ("perturb", "leaks", "independent", "controls"),
-    ("config", "masking", "trajectory", "metrics"),
+    ("perturb", "leaks", "independent", "controls", "extrapolation"),
+    ("config", "masking", "trajectory", "metrics", "compute"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

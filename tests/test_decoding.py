@@ -8,9 +8,10 @@ import torch
 
 import invlib
 from invlib import InputError
-from invlib.policies import POLICIES, random_order
+from invlib.policies import POLICIES, REMASKING, euler_remask_uncertain, path_planning, random_order
 from invlib.sampler import cosine
-from invlib.search import BestOf, SwapBeam
+from invlib.search import BestOf, Found, SwapBeam
+from invlib.trajectory import Step
 
 SENTENCES = ["Meet me at the station at nine.", "Plants need light and water.", "I am late."]
 
@@ -187,3 +188,76 @@ def test_a_search_without_any_encoder_says_so(inverter, vectors):
     assert len(lonely.invert(vectors, policy=random_order).texts) == 3
     with pytest.raises(InputError, match="the encoder '/no/such/encoder' could not be opened"):
         lonely.invert(vectors, search=BestOf(3))
+
+
+def test_a_start_is_gone_on_from_and_only_what_is_masked_is_written(inverter, vectors):
+    given = {0: "we", 1: "had", 3: "rain"}
+    result = inverter.invert(vectors[:1], start=given, length=6, num_steps=3)
+    trajectory = result.trajectories[0]
+    assert trajectory.words(0) == ["we", "had", "[MASK]", "rain", "[MASK]", "[MASK]"]
+    assert all(trajectory.words(step)[:2] == ["we", "had"] for step in range(4))
+    assert [int(masked.sum()) for masked in trajectory.masked] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("policy", sorted(REMASKING, key=lambda policy: policy.__name__), ids=lambda p: p.__name__)
+def test_a_policy_that_masks_again_may_change_the_start_but_no_pin(inverter, vectors, policy):
+    words = ["snow", "tax", "moon", "glass", "river", "king"]
+    start = {i: word for i, word in enumerate(words) if i != 2}
+    seen = set()
+    for seed in range(6):
+        options = {"pinned": {0: "snow"}, "length": 6, "num_steps": 8, "policy": policy, "generator": generator(seed)}
+        trajectory = inverter.invert(vectors[:1], start=start, **options).trajectories[0]
+        assert {trajectory.words(step)[0] for step in range(9)} == {"snow"}
+        assert not trajectory.masked[-1].any()
+        seen |= {i for i in range(6) if trajectory.masked[1:, i].any() and i != 2}
+    assert 0 not in seen
+    assert seen or policy in (euler_remask_uncertain, path_planning)  # these go by what the model says, not by chance
+
+
+def test_path_planning_keeps_what_a_start_gives_for_as_long_as_it_is_best(inverter, vectors):
+    """Of a text that is complete but for one word, one word more is visible after a step, not one word in all."""
+    draft = inverter.invert(vectors[:1], num_steps=8).trajectories[0]
+    start = {i: int(token) for i, token in enumerate(draft.tokens[-1]) if i != 1}
+    steps = inverter.invert(
+        vectors[:1], start=start, length=len(draft), num_steps=2, policy=path_planning
+    ).trajectories[0]
+    assert steps.masked.sum(axis=1).tolist() == [1, 0, 0]
+
+
+def test_a_start_outside_the_text_or_complete_is_refused(inverter, vectors):
+    with pytest.raises(InputError, match="start position 6 is outside a text of 6 tokens"):
+        inverter.invert(vectors[:1], start={6: "we"}, length=6)
+    with pytest.raises(InputError, match="a masked position"):
+        inverter.invert(vectors[:1], start={0: "we"}, length=1)
+
+
+def test_what_is_watched_is_every_step_and_every_round_of_the_search(inverter, vectors):
+    seen = []
+    search = (BestOf(8), SwapBeam(max_queries=40))
+    result = inverter.invert(vectors[:1], num_steps=3, search=search, watch=seen.append, generator=generator())
+    plain = inverter.invert(vectors[:1], num_steps=3, search=search, generator=generator())
+    assert (result.texts, result.encoder_queries.tolist()) == (plain.texts, plain.encoder_queries.tolist())
+    steps = [step.index for step in seen if isinstance(step, Step)]
+    found = [best for best in seen if isinstance(best, Found)]
+    assert steps == [0, 1, 2, 3]
+    assert found[-1].text == result.texts[0] and [f.cosine for f in found] == sorted(f.cosine for f in found)
+    assert seen.count(None) > len(found)
+
+
+@pytest.mark.parametrize("round_", ["a step", "a search"])
+def test_who_watches_may_stop(inverter, vectors, round_):
+    def stop(seen):
+        if isinstance(seen, Found) or (round_ == "a step" and seen is not None and seen.index == 2):
+            raise KeyboardInterrupt
+
+    options = {"search": (BestOf(8), SwapBeam(max_queries=500)), "watch": stop, "generator": generator()}
+    if round_ == "a step":
+        with pytest.raises(KeyboardInterrupt):
+            inverter.invert(vectors[:1], **options)
+    else:
+        result = inverter.invert(vectors[:1], **options)
+        assert result.errors == ["the search was stopped"] and result.texts[0] and result.encoder_queries[0] <= 8
+
+
+def test_an_inverter_remembers_what_it_was_opened_with(inverter):
+    assert inverter.name == "minilm"

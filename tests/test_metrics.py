@@ -126,6 +126,19 @@ def test_a_length_may_be_off_by_one_word(text, near):
     assert metrics.length_within_one("x y z", text) == near
 
 
+def test_a_length_may_be_off_by_one_token_of_the_decoder(pruned):
+    reference, texts = "the quiet lake", ["the quiet lake", "the quiet", "the", "the quiet old lake", "the zyzzyva"]
+    counts = [len(ids) for ids in pruned.encode([reference, *texts])]
+    found = metrics.per_text([reference] * 5, texts, tokenizer=pruned)["length_within_one_token"].tolist()
+    assert found == [float(abs(count - counts[0]) <= 1) for count in counts[1:]]
+    assert found[:4] == [1, 1, 0, 1] and counts[-1] > 4 and found[4] == 0, "in words the last would be near enough"
+
+
+def test_a_tokenizer_adds_a_share_with_wilsons_interval(pruned):
+    frame = metrics.score(REFERENCES, REFERENCES, tokenizer=pruned).set_index("metric").loc["length_within_one_token"]
+    assert frame["value"] == 1 and frame["low"] < 1
+
+
 def test_cosine_is_that_of_matching_rows():
     a = np.array([[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
     b = np.array([[6.0, 8.0], [0.0, 2.0], [-1.0, -1.0]])

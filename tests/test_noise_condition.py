@@ -1,6 +1,7 @@
 """The noise condition: the model may be told how noisy a vector is; level 0 is the clean model."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 
 from invlib import checkpoint
 from invlib.batches import EqualLengthBatches, make_batch
+from invlib.calibration import store_temperature
 from invlib.config import Config, ModelConfig, TrainingConfig
 from invlib.errors import InputError
 from invlib.initial import initial_model
@@ -138,6 +140,15 @@ def test_a_run_starts_from_a_checkpoint_and_may_add_the_condition(start, minilm,
     assert weights.keys() == before.state_dict().keys()
     assert all(torch.equal(value, weights[name]) for name, value in before.state_dict().items())
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_a_temperature_fitted_to_the_weights_before_is_not_that_of_the_weights_to_come(start, minilm, pruned, corpus):
+    folder, config = start
+    calibrated = shutil.copytree(folder, folder.with_name("calibrated"))
+    store_temperature(calibrated, 1.25)
+    training = dataclasses.replace(config.training, start_from=str(calibrated))
+    model = initial_model(dataclasses.replace(config, training=training), minilm, pruned, corpus)
+    assert model.config.logit_temperature == 1
 
 
 def test_a_checkpoint_of_another_shape_is_not_continued(start, minilm, pruned, corpus):

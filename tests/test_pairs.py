@@ -163,6 +163,21 @@ def test_what_is_left_out_is_counted(encoder, words, corpus, tmp_path):
     assert encoder.queries == len(USABLE)
 
 
+def test_the_summary_tells_what_was_left_out_and_what_cannot_be_spelled(encoder, words, corpus, tmp_path):
+    built = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
+    ids = [i for row in words.encode(CORPUS) for i in row]
+    share = ids.count(words.fast.unk_token_id) / len(ids)
+    assert built.manifest["unknown_share"] == pytest.approx(share)
+    assert built.summary.startswith(f"{len(USABLE)} of {len(CORPUS)} texts are used; left out: {len(TOO_SHORT)} of")
+    assert f"{len(TOO_LONG)} of more than {MAX_SEQ_LEN}; {share:.1%} of the tokens" in built.summary
+
+
+def test_a_script_that_the_vocabulary_cannot_spell_shows_as_a_share(encoder, words, tmp_path):
+    (tmp_path / "corpus.txt").write_text("\U00010330 \U00010331 \U00010332 \U00010333 \U00010334\n", encoding="utf-8")
+    built = Pairs.build(tmp_path / "pairs", tmp_path / "corpus.txt", encoder, words, MAX_SEQ_LEN)
+    assert built.summary.endswith("100.0% of the tokens cannot be spelled")
+
+
 def test_a_length_of_exactly_the_least_and_the_most_is_kept(encoder, words, tmp_path):
     (tmp_path / "a.txt").write_text("the red ,\nthe red , .\nthe red , . .\nthe red , . . .\n")
     built = Pairs.build(tmp_path / "pairs", tmp_path / "a.txt", encoder, words, max_seq_len=5)

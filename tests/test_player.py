@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from invlib.errors import InputError
 from invlib.trajectory import Trajectory
@@ -153,60 +152,6 @@ def test_what_is_no_trajectory_is_refused_with_what_to_pass(thing):
 
 
 # ── the browser ──
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Browser:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("there is no Chromium here; install one: apt-get install chromium")
-    quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "disable-gpu")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", *(f"--{name}" for name in quiet)]  # no sandbox: root has none, as in a container
-        browser = playwright.chromium.launch(executable_path=path, args=options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_file(chromium):
-    """Opens a file with the network off; in the end no request has left this machine and no error was seen."""
-    requests, errors, contexts = [], [], []
-
-    def opened(file: Path, *, width: int = 1000, theme: str = "light") -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.clock.install(time=0)
-        page.goto(file.as_uri())
-        page.clock.pause_at(3600)  # from here on time stands still until a test lets it run
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not errors
-    assert requests and all(url.startswith(("file:", "blob:")) for url in requests), requests
-
-
-@pytest.fixture
-def open_page(open_file, tmp_path):
-    """Opens a body of HTML as a page of its own."""
-
-    def opened(body: str, *, html: str = "", body_tag: str = "", **view) -> Page:
-        file = tmp_path / "page.html"
-        file.write_text(
-            f'<!doctype html><html {html}><meta charset="utf-8"><title>page</title>'
-            f'<body {body_tag} style="margin: 12px">{body}</body></html>',
-            encoding="utf-8",
-        )
-        return open_file(file, **view)
-
-    return opened
 
 
 @pytest.fixture

@@ -9,14 +9,27 @@ import pandas as pd
 import pytest
 import torch
 
+from invlib.listening import Components
 from invlib.model import Modulation
 from invlib.plots import (
     MASKED_GREY,
+    plot_ablation_curve,
+    plot_ablation_scores,
+    plot_confidence,
+    plot_curves,
+    plot_effects,
     plot_frontier,
+    plot_gain,
+    plot_learning_curve,
+    plot_logit_lens,
     plot_modulation,
     plot_order,
+    plot_plane,
+    plot_reliability,
     plot_scores,
+    plot_spectrum,
     plot_sweep,
+    plot_token_gradients,
     plot_trajectory,
     use_style,
 )
@@ -115,15 +128,105 @@ def test_the_score_plot_shows_each_attacker_with_its_intervals_and_bleu_on_the_c
     assert [label.get_text() for label in ax.get_xticklabels()] == ["token F1", "BLEU / 100"]
 
 
-@pytest.mark.parametrize("plot", [plot_trajectory, plot_order, plot_modulation, plot_scores])
-def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory):
+def test_the_confidence_ribbons_are_quantiles_of_what_was_written_in_each_step(trajectory):
+    other = dataclasses.replace(trajectory, confidence=trajectory.confidence / 2)
+    ax = plot_confidence([trajectory, other])
+    (median,) = ax.lines
+    assert median.get_xdata().tolist() == [1, 2]
+    np.testing.assert_allclose(median.get_ydata(), [np.median([0.9, 0.45]), np.median([0.2, 0.5, 0.1, 0.25])])
+    for ribbon, (low, high) in zip(ax.collections, [(0.05, 0.95), (0.25, 0.75)], strict=True):
+        x, y = ribbon.get_paths()[0].vertices.T
+        expected = np.quantile([0.2, 0.5, 0.1, 0.25], (low, high))
+        np.testing.assert_allclose([y[x == 2].min(), y[x == 2].max()], expected)
+
+
+def test_a_step_in_which_nothing_was_written_has_no_ribbon(trajectory):
+    names = ("tokens", "confidence", "top_ids", "top_probs")
+    waiting = dataclasses.replace(trajectory, **{name: getattr(trajectory, name)[[0, 1, 1, 2]] for name in names})
+    assert plot_confidence([waiting]).lines[0].get_xdata().tolist() == [1, 3]
+
+
+def test_the_gain_plot_shows_mean_and_spread_of_each_sublayer():
+    gain = torch.tensor([[[1.0, 10.0], [2.0, 20.0]], [[3.0, 30.0], [6.0, 60.0]]])  # two texts, two layers
+    ax = plot_gain(gain)
+    drawn = {container.get_label(): container for container in ax.containers}
+    assert list(drawn) == ["attention", "feed-forward"]
+    np.testing.assert_allclose(drawn["attention"][0].get_ydata(), [2, 4])
+    np.testing.assert_allclose(drawn["feed-forward"][0].get_ydata(), [20, 40])
+    np.testing.assert_allclose(spreads(drawn["feed-forward"]), [10, 20])
+    assert ax.get_yscale() == "log"
+
+
+@pytest.fixture
+def components() -> Components:
+    return Components(variance=np.array([3.0, 1.0]), scores=np.array([[1.0, 0.0], [2.0, 5.0], [3.0, 0.0]]))
+
+
+def test_the_spectrum_is_cumulative_and_marks_the_participation_ratio(components):
+    ax = plot_spectrum({"modulation": components})
+    curve, mark = ax.lines
+    assert curve.get_xdata().tolist() == [1, 2] and curve.get_ydata().tolist() == [0.75, 1.0]
+    assert mark.get_xdata()[0] == pytest.approx(1.6) and mark.get_ydata()[0] == pytest.approx(0.9)  # 4² / (3² + 1²)
+    assert curve.get_label() == "modulation: participation ratio 2"
+
+
+def test_the_plane_shows_every_row_under_its_kind(components):
+    ax = plot_plane(components, ["question", "everyday", "question"])
+    drawn = {points.get_label(): points.get_offsets().tolist() for points in ax.collections}
+    assert drawn == {"question": [[1, 0], [3, 0]], "everyday": [[2, 5]]}
+    assert ax.get_xlabel() == "1st component (75 % of variance)" and ax.get_ylabel() == "2nd component (25 %)"
+
+
+def test_the_effects_stand_at_their_place_with_their_intervals():
+    effects = pd.DataFrame(
+        [("swap", "0", 1.0, 0.5, 2.0), ("swap", "final norm", 3.0, 2.0, 4.0), ("gate", "0", 5.0, 5.0, 6.0)],
+        columns=["what", "where", "rise", "low", "high"],
+    )
+    ax = plot_effects(effects)
+    drawn = {container.get_label(): container for container in ax.containers}
+    assert drawn["swap"][0].get_ydata().tolist() == [1, 3] and drawn["gate"][0].get_ydata().tolist() == [5]
+    assert [round(float(x)) for x in drawn["swap"][0].get_xdata()] == [0, 1]
+    assert [tuple(line[:, 1]) for line in drawn["swap"][2][0].get_segments()] == [(0.5, 2.0), (2.0, 4.0)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "final\nnorm"]
+
+
+def test_the_gradient_plot_shows_cosines_and_lengths():
+    ax = plot_token_gradients(torch.tensor([[3.0, 4.0], [-4.0, 3.0], [-6.0, -8.0]]), ["a", "b", "c"])
+    np.testing.assert_allclose(ax.images[0].get_array(), [[1, 0, -1], [0, 1, 0], [-1, 0, 1]], atol=1e-6)
+    assert ax.images[0].get_clim() == (-1, 1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a  5.00", "b  5.00", "c  10.00"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_the_lens_writes_every_word_and_frames_the_true_ones():
+    ax = plot_logit_lens([["the", "cat"], ["a", "dog"]], np.array([[0.1, 0.2], [0.6, 0.9]]), ["the", "dog"])
+    assert texts(ax) == ["the", "cat", "a", "dog"]
+    assert sorted(frame.get_xy() for frame in ax.patches) == [(-0.5, -0.5), (0.5, 0.5)]
+    assert ax.images[0].get_array().tolist() == [[0.1, 0.2], [0.6, 0.9]] and ax.images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["the", "dog"]
+
+
+PLOTS = (plot_trajectory, plot_order, plot_modulation, plot_scores, plot_confidence, plot_gain, plot_spectrum)
+PLOTS += (plot_plane, plot_effects, plot_token_gradients, plot_logit_lens)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory, components):
     value = torch.ones(2, 1, 2, 3)
+    effect = {"what": ["swap"], "where": ["0"], "rise": [1.0], "low": [0.5], "high": [2.0]}
     scores = pd.DataFrame({"metric": ["cosine"], "value": [0.5], "low": [0.4], "high": [0.6], "attacker": ["inverted"]})
     data = {
         plot_trajectory: [trajectory],
         plot_order: [{"policy": trajectory}],
         plot_modulation: [Modulation(value, value, value, value[:, 0, 0], value[:, 0, 0])],
         plot_scores: [scores, ["cosine"]],
+        plot_confidence: [[trajectory]],
+        plot_gain: [torch.ones(2, 3, 2)],
+        plot_spectrum: [{"modulation": components}],
+        plot_plane: [components, ["one", "two", "one"]],
+        plot_effects: [pd.DataFrame(effect)],
+        plot_token_gradients: [torch.ones(2, 3), ["a", "b"]],
+        plot_logit_lens: [[["a"]], np.ones((1, 1)), ["a"]],
     }
     ax = plt.subplots()[1]
     assert plot(*data[plot], ax=ax) is ax and len(plt.get_fignums()) == 1
@@ -176,3 +279,100 @@ def test_the_frontier_joins_utility_and_leakage_by_defence_and_strength(swept):
     assert "utility" in ax.get_xlabel() and "leakage" in ax.get_ylabel()
     looks = [(bars.lines[0].get_color(), bars.lines[0].get_marker()) for bars in ax.containers]
     assert len({look[0] for look in looks}) == len({look[1] for look in looks}) == 2
+
+
+def curves() -> pd.DataFrame:
+    """Two lines of two points; the second point of "b" has a bar that rounding turned round."""
+    return pd.DataFrame(
+        {
+            "ratio": [0.5, 1.0, 0.5, 1.0],
+            "condition": ["a", "a", "b", "b"],
+            "value": [1.0, 2.0, 3.0, 4.0],
+            "low": [0.9, 1.8, 2.7, 4.0 + 1e-12],
+            "high": [1.2, 2.4, 3.6, 4.8],
+        }
+    )
+
+
+def test_the_curve_plot_draws_one_line_with_intervals_for_each_name():
+    ax = plot_curves(curves(), "ratio", "condition")
+    drawn = {container.get_label(): container for container in ax.containers}
+    assert list(drawn) == ["a", "b"] == [label.get_text() for label in ax.get_legend().get_texts()]
+    np.testing.assert_array_equal(drawn["b"][0].get_xydata(), [[0.5, 3], [1, 4]])
+    ends = [segment[:, 1].tolist() for segment in drawn["a"][2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.9, 1.2], [1.8, 2.4]])
+    assert drawn["a"][0].get_linestyle() != drawn["b"][0].get_linestyle(), "told apart without colour"
+
+
+def test_the_reliability_plot_shows_every_bin_by_its_share_and_the_diagonal():
+    bins = pd.DataFrame(
+        {"confidence": [0.2, 0.9], "accuracy": [0.1, 0.8], "low": [0.0, 0.7], "high": [0.3, 0.9], "share": [0.25, 0.75]}
+    )
+    ax = plot_reliability({"masked": bins, "inverted": bins.assign(accuracy=[0.1, 0.5], low=0.0)})
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 0], [1, 1]])
+    labels = [label.get_text() for label in ax.get_legend().get_texts()]
+    assert labels == ["calibrated", "masked", "inverted"]
+    first, second = ax.collections[1::2]  # error bars, marks, error bars, marks
+    np.testing.assert_array_equal(first.get_offsets(), [[0.2, 0.1], [0.9, 0.8]])
+    np.testing.assert_array_equal(second.get_offsets(), [[0.2, 0.1], [0.9, 0.5]])
+    assert first.get_sizes()[1] == 3 * first.get_sizes()[0]
+
+
+def test_the_learning_curve_shows_points_before_and_in_the_decay_and_the_law_beyond_them():
+    points = pd.DataFrame({"samples": [10, 20, 40], "token_f1": [0.3, 0.4, 0.5], "decay": [0.0, 0.0, 0.5]})
+    ahead = pd.DataFrame({"samples": [40, 400], "value": [0.5, 0.6], "low": [0.45, 0.5], "high": [0.55, 0.7]})
+    ax = plot_learning_curve(points, "token_f1", {"before": ahead.assign(value=0.4), "after": ahead})
+    before, falling, other, law, end = ax.lines
+    assert other.get_linestyle() != law.get_linestyle() and set(other.get_ydata()) == {0.4}
+    assert before.get_xdata().tolist() == [10, 20] and falling.get_xydata().tolist() == [[40, 0.5]]
+    assert before.get_markerfacecolor() != falling.get_markerfacecolor()
+    assert law.get_xydata().tolist() == [[40, 0.5], [400, 0.6]] and set(end.get_xdata()) == {40}
+    band = ax.collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == 0.45 and band[:, 1].max() == 0.7
+    assert (ax.get_xscale(), ax.get_ylabel()) == ("log", "token F1")
+
+
+def ablations() -> pd.DataFrame:
+    """Two variants of two points each, the base run second."""
+    return pd.DataFrame(
+        {
+            "variant": ["prefix", "prefix", "base", "base"],
+            "samples": [1000, 2000, 1500, 3000],
+            "token_f1": [0.1, 0.3, 0.2, 0.4],
+            "token_f1_low": [0.0, 0.2, 0.1, 0.35],
+            "token_f1_high": [0.2, 0.45, 0.3, 0.5],
+        }
+    )
+
+
+def test_an_ablation_curve_shows_the_variant_before_the_base():
+    ax = plot_ablation_curve(ablations(), "prefix")
+    base, variant = ax.lines
+    assert base.get_xydata().tolist() == [[1.5, 0.2], [3, 0.4]] and base.get_linestyle() == "--"
+    assert variant.get_xydata().tolist() == [[1, 0.1], [2, 0.3]] and ax.get_title(loc="left") == "prefix"
+
+
+def test_the_ablation_scores_are_the_last_ones_in_the_order_of_the_runs_with_the_base_as_a_band():
+    ax = plot_ablation_scores(ablations())
+    (container,) = ax.containers
+    assert container[0].get_xydata().tolist() == [[0.3, 0], [0.4, 1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["prefix", "base"]
+    ends = [segment[:, 0].tolist() for segment in container[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.2, 0.45], [0.35, 0.5]])
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.35, 0.5))
+    assert ax.yaxis_inverted(), "the first run on top"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: plot_curves(curves(), "ratio", "condition", ax=ax),
+        lambda ax: plot_reliability({}, ax=ax),
+        lambda ax: plot_ablation_curve(ablations(), "prefix", ax=ax),
+        lambda ax: plot_ablation_scores(ablations(), ax=ax),
+    ],
+)
+def test_a_given_axes_is_used_by_the_curves_too(draw):
+    ax = plt.subplots()[1]
+    assert draw(ax) is ax and len(plt.get_fignums()) == 1

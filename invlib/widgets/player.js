@@ -48,10 +48,13 @@ function mount(name, { style, frames }) {
 }
 
 class Player {
-  constructor(el, frames) {
+  // steering: what the lab lets a person do with a token; nothing where there is no kernel.
+  constructor(el, frames, steering = null) {
     this.id = `invlib-${Math.random().toString(36).slice(2)}`;
+    this.steering = steering;
     this.speed = 1;
     this.timer = null;
+    this.isGrowing = false;
     this.root = h("div", {
       class: "invlib-player",
       role: "group",
@@ -77,7 +80,7 @@ class Player {
     this.frames = frames;
     this.last = frames.tokens.length - 1;
     this.length = frames.tokens[0].length;
-    this.pinned = new Set(frames.pinned ?? []);
+    this.pinned = new Map((frames.pinned ?? []).map((position, i) => [position, frames.pinned_since?.[i] ?? 0]));
     this.position = Math.min(this.position ?? 0, this.length - 1);
     this.root.setAttribute("aria-label", `Player: ${this.length} tokens, ${count(this.last, "step")}`);
     this.root.replaceChildren(
@@ -86,7 +89,7 @@ class Player {
       this.legend(),
     );
     this.drawPlaying();
-    this.show(this.step === undefined ? 0 : atEnd ? this.last : this.step);
+    this.show(this.step === undefined ? 0 : atEnd && !this.timer ? this.last : this.step);
   }
 
   // ── the parts ──
@@ -123,6 +126,7 @@ class Player {
       const cell = h("div", { class: "cell", role: "option", tabindex: -1 }, room, word, bar, marks);
       cell.addEventListener("pointerenter", () => this.inspect(position));
       cell.addEventListener("focus", () => this.inspect(position));
+      cell.addEventListener("click", () => this.steering?.open(this, position));
       return cell;
     });
     this.status = h("p", { class: "quiet", role: "status" });
@@ -189,6 +193,7 @@ class Player {
         for (const mark of this.marks(step, position)) seen.add(mark);
       }
     }
+    for (const mark of this.steering ? ["uncovered", "remasked", "pinned"] : []) seen.add(mark);
     const entries = Object.entries(MARKS).filter(([mark]) => seen.has(mark));
     return h(
       "div",
@@ -196,7 +201,7 @@ class Player {
       h("span", {}, h("span", { class: "swatch masked" }), "masked"),
       ...entries.map(([mark, meaning]) => h("span", {}, h("span", { class: `swatch ${mark}` }, icon(mark)), meaning)),
       h("span", {}, h("span", { class: "swatch bar" }, h("span")), "probability when written"),
-      h("span", { class: "keys" }, "Keys: space, ← → Home End; ↑ ↓ choose a token"),
+      h("span", { class: "keys" }, `Keys: space, ← → Home End; ↑ ↓ choose a token${this.steering ? "; P pins, M masks" : ""}`),
     );
   }
 
@@ -217,7 +222,7 @@ class Player {
     if (before === MASKED && now !== MASKED) marks.push("uncovered");
     if (before !== MASKED && now === MASKED) marks.push("remasked");
     if (before !== MASKED && now !== MASKED && before !== now) marks.push("rewritten");
-    if (this.pinned.has(position)) marks.push("pinned");
+    if (this.pinned.get(position) <= step) marks.push("pinned");
     return marks;
   }
 
@@ -238,6 +243,8 @@ class Player {
     if (this.frames.tokens[step][position] === MASKED) return "masked";
     const since = this.since(step, position);
     const p = this.confidence(step, position);
+    const pinned = this.pinned.get(position);
+    if (pinned > 0 && pinned <= step) return `pinned in step ${pinned}`;
     const when = since ? `written in step ${since}` : "given from the start";
     return p === UNKNOWN ? when : `${when} with probability ${probability(p)}`;
   }
@@ -254,6 +261,16 @@ class Player {
     this.drawPlaying();
   }
 
+  // Towards the last step, no faster than a person can follow, for as long as new frames may come.
+  follow(milliseconds) {
+    clearInterval(this.timer);
+    this.timer = setInterval(() => {
+      if (this.step < this.last) this.show(this.step + 1);
+      else if (!this.isGrowing) this.pause();
+    }, milliseconds);
+    this.drawPlaying();
+  }
+
   pause() {
     clearInterval(this.timer);
     this.timer = null;
@@ -266,11 +283,12 @@ class Player {
   }
 
   key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select, [type=text]")) return;
     const native = event.target.matches("input") ? [] : ["ArrowUp", "ArrowDown"];
     const moves = { ArrowLeft: this.step - 1, ArrowRight: this.step + 1, Home: 0, End: this.last };
     if (event.key in moves) this.go(moves[event.key]);
     else if (native.includes(event.key)) this.choose(this.position + (event.key === "ArrowDown" ? 1 : -1));
+    else if (event.target.matches(".cell") && this.steering?.key(this, event.key, this.position)) return event.preventDefault();
     else if (event.key === " " && !event.target.matches("button")) this.timer ? this.pause() : this.play();
     else return;
     event.preventDefault();
@@ -303,6 +321,7 @@ class Player {
     this.cursor.setAttribute("y", this.step);
     this.status.textContent = this.summary();
     this.inspect(this.position);
+    this.steering?.shown(this);
   }
 
   drawCell(cell, position) {
@@ -316,7 +335,18 @@ class Player {
     cell.querySelector(".bar > span").style.width = `${Math.max(p, 0) / 10}%`;
     const said = [this.word(piece), ...marks.map((mark) => MARKS[mark])];
     if (piece !== MASKED) said.push(this.state(this.step, position));
+    const plan = this.steering?.plan(position);
+    if (plan) this.drawPlan(cell, plan, said);
     cell.setAttribute("aria-label", `position ${position}: ${said.join(", ")}`);
+  }
+
+  // What a person has set for the next run stands over what the frames say.
+  drawPlan(cell, { mark, word, meaning }, said) {
+    cell.className = `cell planned ${mark}${mark === "remasked" ? " masked" : ""}`;
+    cell.querySelector(".word").textContent = visible(word);
+    cell.querySelector(".marks").replaceChildren(...(mark in MARKS ? [icon(mark)] : []));
+    cell.querySelector(".bar").classList.add("hidden");
+    said.splice(0, said.length, visible(word), meaning);
   }
 
   summary() {
@@ -369,6 +399,7 @@ class Player {
       h("span", { class: "word", dir: "auto" }, this.word(piece)),
       bar,
       h("span", { class: "number" }, probability(p)),
+      ...(this.steering ? [this.steering.offer(this.position, this.frames.pieces[piece])] : []),
     );
   }
 }

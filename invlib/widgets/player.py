@@ -15,6 +15,7 @@ from invlib.trajectory import Trajectory
 
 SCRIPT = Path(__file__).with_name("player.js")
 STYLE = Path(__file__).with_name("player.css")
+EXPORT = "export default { render };\n"  # the script's last line
 
 
 class Player(anywidget.AnyWidget):

@@ -1,4 +1,4 @@
-"""Build the report: execute every notebook afresh, then render the executed copies as web pages.
+"""Build the report: execute every notebook afresh, render the executed copies as web pages, and one PDF if asked.
 
 Saved notebooks are never rendered as they are: the report shows what the code of today gives.
 """
@@ -12,12 +12,22 @@ import sys
 from pathlib import Path
 
 import nbformat
+from playwright.sync_api import sync_playwright
 
 from execute import NOTEBOOKS, NotebookError, code_cells, execute, find_notebooks, is_only_live
 
 HERE = Path(__file__).resolve().parent
 # jupyter_execute: myst-nb's scratch folder, which it puts beside the pages without asking.
-OWN_FOLDERS = ("executed", "report", "jupyter_execute")
+OWN_FOLDERS = ("executed", "report", "print", "jupyter_execute")
+MAX_MEGABYTES = 25  # what can be sent by mail
+QUIET = ("disable-gpu", "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+MARGIN = {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
+FOOTER = {
+    "display_header_footer": True,
+    "header_template": "<span></span>",
+    "footer_template": '<span class="pageNumber" style="margin: auto; font: 9px sans-serif; color: #666"></span>',
+}
 LIVE_ONLY = "<p><em>A live control: open this notebook in JupyterLab to use it.</em></p>"
 FOREIGN_TAG = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^"'\s>]+""")
 
@@ -26,16 +36,32 @@ class ReportError(Exception):
     """A report that could not be rendered; the message is one line."""
 
 
-def build(notebooks: Path, out: Path) -> Path:
-    """Execute `notebooks` into `out/executed`, render them into `out/report`; the entry page."""
+def build(notebooks: Path, out: Path, *, pdf: bool = False) -> list[Path]:
+    """Execute `notebooks` into `out/executed`, render them into `out/report`; its entry page, and the PDF if asked."""
     paths = find_notebooks(notebooks, [])
     clean(out)
     execute_all(paths, out / "executed")
-    shutil.copy(HERE / "index.md", out / "executed")
-    render(out / "executed", out / "report")
+    return render_all(out, pdf=pdf)
+
+
+def render_all(out: Path, *, pdf: bool = False) -> list[Path]:
+    """Render what lies in `out/executed`: `out/report/index.html`, and `out/report/report.pdf` if asked."""
+    executed, report = out / "executed", out / "report"
+    for name in ("index.md", "inversion.svg"):
+        shutil.copy(HERE / name, executed)
+    made = [report / "index.html"]
+    render(executed, report, "html")
+    if pdf:
+        still = (HERE / "inversion.svg").read_text(encoding="utf-8").replace("infinite", "0")  # paper shows its end
+        (executed / "inversion.svg").write_text(still, encoding="utf-8")
+        render(executed, out / "print", "singlehtml")
+        made.append(report / "report.pdf")
+        print_pdf(out / "print" / "index.html", made[-1])
+        shutil.rmtree(out / "print")
     shutil.rmtree(out / "jupyter_execute", ignore_errors=True)
-    refuse_foreign_requests(out / "report")
-    return out / "report" / "index.html"
+    refuse_foreign_requests(report)
+    refuse_large(report)
+    return made
 
 
 def clean(out: Path) -> None:
@@ -45,29 +71,38 @@ def clean(out: Path) -> None:
 
 
 def execute_all(paths: list[Path], executed: Path) -> None:
-    """Execute each notebook, one printed line with its time per notebook. The first failure ends the report."""
+    """Execute each notebook, one line per notebook: its name when it starts, its time when it is done.
+
+    The first failure ends the report.
+    """
     width = max(len(path.stem) for path in paths)
     for path in paths:
-        seconds = execute(path, executed / path.name)
-        settle_widgets(executed / path.name)
-        print(f"{path.stem:{width}}  {seconds:6.1f} s", flush=True)
+        print(f"{path.stem:{width}}  ", end="", flush=True)
+        try:
+            seconds = execute(path, executed / path.name)
+        except NotebookError:
+            print("failed", flush=True)
+            raise
+        settle(executed / path.name)
+        print(f"{seconds:6.1f} s", flush=True)
 
 
-def settle_widgets(path: Path) -> None:
-    """Say where a widget can be used, when it brings no static picture of itself: its place would stay empty."""
+def settle(path: Path) -> None:
+    """Make an executed copy fit for a page: its code folded, and words where a widget shows nothing."""
     notebook = nbformat.read(path, as_version=4)
     # No page reads the state, and myst-nb writes it into a <script> as it is: a token </script> would break out.
     notebook.metadata.pop("widgets", None)
     for cell in code_cells(notebook):
+        cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
         for output in filter(is_only_live, cell.outputs):
             output.data["text/html"] = LIVE_ONLY
     nbformat.write(notebook, path)
 
 
-def render(source: Path, report: Path) -> None:
+def render(source: Path, report: Path, builder: str) -> None:
     """Render with Sphinx; a warning (a dead link, a formula it cannot read) is an error, and all are shown."""
-    flags = ["--quiet", "--fail-on-warning", "--keep-going", "--builder", "html"]
-    folders = ["--conf-dir", HERE, "--doctree-dir", source / ".doctrees", source, report]
+    flags = ["--quiet", "--fail-on-warning", "--keep-going", "--builder", builder]
+    folders = ["--conf-dir", HERE, "--doctree-dir", source / f".doctrees-{builder}", source, report]
     if subprocess.run([sys.executable, "-m", "sphinx", *flags, *folders]).returncode:
         raise ReportError("the report was not rendered: see the warnings above")
 
@@ -81,6 +116,31 @@ def refuse_foreign_requests(report: Path) -> None:
             raise ReportError(f"{page.name} would load from another host: {found.group()[:200]}")
 
 
+def print_pdf(page: Path, pdf: Path) -> None:
+    """Print a page through Chromium, without its scripts: a player shows its steps below each other, as on paper."""
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        raise ReportError("a PDF needs Chromium, and there is none; install one: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # Root has no sandbox, as in a container; the page is our own and runs no script.
+        args = ["--no-sandbox", *(f"--{name}" for name in QUIET)]
+        browser = playwright.chromium.launch(executable_path=chromium, args=args)
+        opened = browser.new_page(java_script_enabled=False, offline=True)
+        opened.goto(page.resolve().as_uri())
+        opened.pdf(path=pdf, format="A4", margin=MARGIN, outline=True, tagged=True, **FOOTER)
+        browser.close()
+
+
+def refuse_large(report: Path) -> None:
+    """Raise when the report is too large to be passed on."""
+    if megabytes(report) > MAX_MEGABYTES:
+        largest = max(report.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+        raise ReportError(
+            f"the report has {megabytes(report):.1f} MB, at most {MAX_MEGABYTES} are allowed; "
+            f"the largest file is {largest.relative_to(report)}: draw fewer or smaller pictures there"
+        )
+
+
 def megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
@@ -89,9 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Execute the notebooks and render them as a report.")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help="folder of the notebooks")
     parser.add_argument("--out", type=Path, default=NOTEBOOKS.parent / "build", help="where executed/ and report/ go")
+    parser.add_argument("--pdf", action="store_true", help="also print one PDF, through Chromium")
     args = parser.parse_args()
-    index = build(args.notebooks, args.out)
-    print(f"{index}  {megabytes(index.parent):.1f} MB")
+    for made in build(args.notebooks, args.out, pdf=args.pdf):
+        size = megabytes(made.parent) if made.suffix == ".html" else made.stat().st_size / 1e6
+        print(f"{made}  {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from sphinx.writers.html5 import HTML5Translator
 
 project = "Embedding inversion workbench"
 extensions = ["myst_nb"]
-exclude_patterns = [".doctrees"]
+exclude_patterns = [".doctrees-*"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["report.css"]
+html_show_search_summary = False  # it fetches every page found, which a browser forbids to a page from a file
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "home_page_in_toc": True,
@@ -37,8 +38,9 @@ nb_merge_streams = True
 nb_ipywidgets_js = {}  # the default is three scripts from a CDN on every page with a widget
 # Without those scripts a widget view is an empty place: None takes it out, so that HTML, image or text shows.
 nb_mime_priority_overrides = [
-    ("html", "application/vnd.jupyter.widget-view+json", None),
-    ("html", "text/html", 0),
+    (builder, mime, priority)
+    for builder in ("html", "singlehtml")
+    for mime, priority in (("application/vnd.jupyter.widget-view+json", None), ("text/html", 0))
 ]
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"

@@ -1,0 +1,52 @@
+"""Compute: what a step costs in matrix multiplications, and how fast this machine multiplies."""
+
+import time
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+Result = TypeVar("Result")
+
+
+class FlopMeter:
+    """Floating-point operations of repeated work: counted once per kind of step, by torch's own counter, then known.
+
+    Only matrix multiplications count, forward, backward and in the optimiser; a multiply-add is two operations.
+    """
+
+    def __init__(self):
+        self._known: dict[Hashable, int] = {}
+
+    def __call__(self, kind: Hashable, step: Callable[[], Result]) -> tuple[Result, int]:
+        """What `step` returns, and its operations. Steps of one `kind` are taken to cost the same."""
+        if kind in self._known:
+            return step(), self._known[kind]
+        with FlopCounterMode(display=False) as counter:
+            result = step()
+        self._known[kind] = counter.get_total_flops()
+        return result, self._known[kind]
+
+
+def matmul_peak(
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, *, size: int = 2048, repeats: int = 5
+) -> float:
+    """Operations per second of the best of some products of two `size` x `size` matrices.
+
+    It uses as many threads as torch does. Work beside it on the same cores makes it smaller.
+    """
+    a, b = (torch.full((size, size), 0.5, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(repeats + 1):  # the first product warms up
+        _wait(a.device)
+        start = time.perf_counter()
+        a @ b
+        _wait(a.device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run, with the machine that they were measured on."""

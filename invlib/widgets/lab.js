@@ -1,0 +1,581 @@
+// The inversion lab. In the browser this text stands behind that of player.js, in one module: `Player`, `h`, `s`,
+// `icon`, `visible`, `watchTheme` and `count` are from there. What the traits hold is said in lab.py.
+
+const MILLISECONDS_TO_WATCH = 2400; // of a whole run: the model is faster than the eye
+const PATIENCE = 300; // milliseconds after the last key until the vector is drawn anew
+
+const KINDS = {
+  hit: { sign: "✓", meaning: "came back" },
+  moved: { sign: "↔", meaning: "came back elsewhere" },
+  miss: { sign: "✗", meaning: "lost" },
+  extra: { sign: "+", meaning: "not in the original" },
+};
+
+const SCORES = {
+  token_f1: ["token F1", "Share of the words that came back, in any order"],
+  positional_accuracy: ["in place", "Share of the words at the very same place"],
+  edit_similarity: ["edit similarity", "1 - edit distance / length, in characters"],
+  exact_match: ["exact", "Every word right and in its place"],
+  length_within_one: ["length ± 1", "As many words as the original, give or take one"],
+};
+
+function renderLab({ model, el }) {
+  const lab = new LabView(el, model);
+  return () => lab.close();
+}
+
+class LabView {
+  constructor(el, model) {
+    this.model = model;
+    this.options = model.get("options");
+    this.kind = "text";
+    this.root = h("div", {
+      class: "invlib-lab",
+      role: "group",
+      "aria-label": "Inversion lab",
+      "data-lm-suppress-shortcuts": "true", // or JupyterLab takes the keys for its cells
+    });
+    this.root.addEventListener("keydown", (event) => event.stopPropagation());
+    this.build();
+    el.append(this.root);
+    this.unwatch = watchTheme((dark) => {
+      this.root.style.colorScheme = dark ? "dark" : "light";
+    });
+    this.heard = {
+      "change:frames": () => this.drawFrames(),
+      "change:steering": () => this.drawSteering(),
+      "change:outcome": () => this.drawOutcome(),
+      "change:vector": () => this.drawVector(),
+      "change:uploaded": () => this.takeUpload(),
+      "change:notice": () => this.drawNotice(),
+      "change:progress": () => this.drawProgress(),
+    };
+    for (const [event, act] of Object.entries(this.heard)) model.on(event, act);
+    for (const act of [this.drawFrames, this.drawVector, this.drawOutcome, this.drawSteering]) act.call(this);
+    for (const act of [this.drawNotice, this.drawProgress]) act.call(this);
+    this.look(0);
+  }
+
+  close() {
+    for (const [event, act] of Object.entries(this.heard)) this.model.off(event, act);
+    clearTimeout(this.looking);
+    this.unwatch();
+    this.player?.close();
+    this.root.remove();
+  }
+
+  send(action, more = {}, buffers = []) {
+    this.model.send({ do: action, ...more }, undefined, buffers);
+  }
+
+  get state() {
+    return this.model.get("progress").state;
+  }
+
+  get isRunning() {
+    return this.state === "running";
+  }
+
+  // ── the parts ──
+
+  build() {
+    this.doing = h("p", { class: "note doing", role: "status", hidden: "" });
+    this.note = h("p", { class: "note answer", role: "status", hidden: "" });
+    this.alert = h("p", { class: "note error", role: "alert", hidden: "" });
+    this.stage = h("div", { class: "stage" });
+    this.runOn = action("Run on", "", () => this.act("run on"));
+    this.steerHint = h("span", { class: "quiet" });
+    const steer = { class: "steer", role: "group", "aria-label": "Steering", hidden: "" };
+    this.steerBar = h("div", steer, this.runOn, this.steerHint);
+    this.back = h("section", { class: "panel back", "aria-label": "What came back", hidden: "" });
+    this.empty = h("p", { class: "empty" }, "Press Invert: from the vector alone, the text will come back here, step by step.");
+    this.stage.append(this.empty);
+    const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), this.alert, this.note, this.doing, this.howPanel());
+    const main = h("div", { class: "main" }, this.stage, this.steerBar, this.back);
+    this.root.append(h("div", { class: "columns" }, side, main));
+    this.choose("text");
+    this.chooseKind();
+    this.chooseSearch();
+  }
+
+  inputPanel() {
+    const { limits, text, embed_dim, encoder } = this.options;
+    this.tabs = Object.fromEntries(
+      [["text", "Text"], ["vector", "Vector"]].map(([kind, label]) => {
+        const tab = h("button", { type: "button", role: "tab", class: "tab" }, label);
+        tab.addEventListener("click", () => this.choose(kind));
+        tab.addEventListener("keydown", (event) => {
+          if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+          this.choose(kind === "text" ? "vector" : "text");
+          this.tabs[this.kind].focus();
+        });
+        return [kind, tab];
+      }),
+    );
+    this.text = h("textarea", { rows: 3, "aria-label": "Text to invert", spellcheck: "false", placeholder: "Type a sentence" });
+    this.text.value = text;
+    this.counter = h("span", { class: "quiet count" });
+    this.numbers = h("textarea", {
+      rows: 4,
+      class: "numbers",
+      "aria-label": "Vector to invert",
+      spellcheck: "false",
+      placeholder: `Paste ${embed_dim} numbers: 0.12, -0.05, … or a JSON list`,
+    });
+    this.file = h("input", { type: "file", accept: ".npy,.json,.csv,.txt", "aria-label": "Vector file" });
+    this.file.addEventListener("change", () => this.upload(this.file.files[0]));
+    for (const field of [this.text, this.numbers]) field.addEventListener("input", () => this.changed());
+    this.text.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.act("invert");
+    });
+    this.numbers.addEventListener("dragover", (event) => event.preventDefault());
+    this.numbers.addEventListener("drop", (event) => {
+      if (!event.dataTransfer.files.length) return;
+      event.preventDefault();
+      this.upload(event.dataTransfer.files[0]);
+    });
+    this.fields = {
+      text: h("div", { role: "tabpanel", "aria-label": "Text" }, this.text, this.counter),
+      vector: h(
+        "div",
+        { role: "tabpanel", "aria-label": "Vector" },
+        this.numbers,
+        h("label", { class: "file" }, h("span", { class: "quiet" }, "or a file: .npy, .json, .csv"), this.file),
+      ),
+    };
+    this.strip = h("div", { class: "strip" });
+    this.norm = h("p", { class: "quiet norm", role: "status" });
+    this.limit = limits.characters;
+    return h(
+      "section",
+      { class: "panel", "aria-label": "What to invert" },
+      h("div", { class: "tabs", role: "tablist", "aria-label": "Input" }, ...Object.values(this.tabs)),
+      ...Object.values(this.fields),
+      h("p", { class: "label" }, `Its vector, all that the inverter sees (${encoder})`),
+      this.strip,
+      this.norm,
+      this.noisePanel(),
+    );
+  }
+
+  noisePanel() {
+    this.perturbation = select("Perturbation", Object.entries(this.options.kinds).map(([name, kind]) => [name, kind.label]));
+    this.perturbation.addEventListener("change", () => this.chooseKind());
+    this.strength = h("input", { type: "range", "aria-label": "Strength of the perturbation" });
+    this.strengthValue = h("output", { class: "value" });
+    this.strength.addEventListener("input", () => {
+      this.drawStrength();
+      this.look(60);
+    });
+    return h(
+      "div",
+      { class: "noise" },
+      labelled("Disturb it", this.perturbation),
+      h("div", { class: "slide" }, this.strength, this.strengthValue),
+    );
+  }
+
+  howPanel() {
+    const { policies, limits, defaults } = this.options;
+    this.policy = select("Policy", Object.keys(policies).map((name) => [name, name.replaceAll("_", " ")]));
+    this.policy.value = defaults.policy;
+    this.policyHint = h("p", { class: "quiet hint" }, policies[defaults.policy]);
+    this.policy.addEventListener("change", () => {
+      this.policyHint.textContent = policies[this.policy.value];
+    });
+    this.steps = number("Steps", defaults.num_steps, 1, limits.num_steps);
+    this.candidates = number("Candidates", defaults.candidates, 1, limits.candidates);
+    this.seed = number("Seed", defaults.seed, 0, 2 ** 31);
+    this.search = h("input", { type: "checkbox", "aria-label": "Search with the encoder" });
+    this.search.addEventListener("change", () => this.chooseSearch());
+    this.budget = number("Encoder queries", defaults.max_queries, 1, limits.max_queries);
+    return h(
+      "section",
+      { class: "panel", "aria-label": "How to invert" },
+      h("div", { class: "grid" },
+        h("div", { class: "wide" }, labelled("Policy: which masks go first", this.policy), this.policyHint),
+        labelled("Steps", this.steps),
+        labelled("Candidates", this.candidates),
+        labelled("Seed", this.seed),
+        h("div", { class: "wide search" },
+          h("label", { class: "check" }, this.search, h("span", {}, "Search: ask the encoder, up to")),
+          this.budget,
+          h("span", {}, "queries"),
+        ),
+      ),
+    );
+  }
+
+  actions() {
+    this.invertButton = action("Invert", "primary", () => this.act("invert"));
+    this.stepButton = action("Step once", "", () => this.act("step"));
+    this.stopButton = action("Stop", "", () => this.send("stop"));
+    return h("div", { class: "actions" }, this.invertButton, this.stepButton, this.stopButton);
+  }
+
+  // ── what a person does ──
+
+  choose(kind) {
+    this.kind = kind;
+    for (const name of Object.keys(this.tabs)) {
+      this.tabs[name].setAttribute("aria-selected", name === kind);
+      this.tabs[name].tabIndex = name === kind ? 0 : -1;
+      this.fields[name].hidden = name !== kind;
+    }
+    this.changed();
+  }
+
+  chooseKind() {
+    const { low, high, step, default: strength } = this.options.kinds[this.perturbation.value];
+    Object.assign(this.strength, { min: low, max: high, step, value: strength, disabled: low === high });
+    this.drawStrength();
+    this.look(60);
+  }
+
+  chooseSearch() {
+    this.budget.disabled = !this.search.checked;
+  }
+
+  changed() {
+    const length = this.text.value.length;
+    this.counter.textContent = `${length.toLocaleString("en")} of ${this.limit.toLocaleString("en")} characters`;
+    this.counter.classList.toggle("over", length > this.limit);
+    this.look(PATIENCE);
+  }
+
+  settings() {
+    const input = this.kind === "text" ? { text: this.text.value } : { vector: this.numbers.value };
+    return {
+      ...input,
+      perturbation: this.perturbation.value,
+      strength: Number(this.strength.value),
+      policy: this.policy.value,
+      num_steps: typed(this.steps),
+      candidates: typed(this.candidates),
+      max_queries: this.search.checked ? typed(this.budget) : 0,
+      seed: typed(this.seed),
+    };
+  }
+
+  // Has the vector drawn as it would be inverted now.
+  look(milliseconds) {
+    clearTimeout(this.looking);
+    this.looking = setTimeout(() => {
+      const input = this.kind === "text" ? this.text.value : this.numbers.value;
+      if (input.trim() && !this.isRunning) this.send("look", { settings: this.settings() });
+    }, milliseconds);
+  }
+
+  act(what) {
+    clearTimeout(this.looking);
+    this.menu?.remove();
+    this.from = what === "invert" ? 0 : (this.player?.step ?? 0);
+    this.send(what, { settings: this.settings(), ...(this.player ? { step: this.player.step } : {}) });
+  }
+
+  upload(file) {
+    if (!file) return;
+    file.arrayBuffer().then((bytes) => this.send("upload", { name: file.name }, [bytes]));
+    this.file.value = ""; // so that the same file may be chosen again
+  }
+
+  takeUpload() {
+    this.choose("vector");
+    this.numbers.value = this.model.get("uploaded").numbers;
+    this.changed();
+  }
+
+  useAsInput() {
+    this.text.value = this.model.get("outcome").text;
+    this.choose("text");
+    this.text.focus();
+  }
+
+  // Where a page is not served over HTTPS or from this machine there is no clipboard: then the text is selected.
+  copyCode(button) {
+    const code = this.back.querySelector("pre");
+    this.back.querySelector("details").open = true;
+    const done = () => (button.textContent = "Copied");
+    const range = document.createRange();
+    range.selectNodeContents(code);
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    if (navigator.clipboard) navigator.clipboard.writeText(code.textContent).then(done, () => {});
+    else if (document.execCommand("copy")) done();
+  }
+
+  // ── steering: what the player asks when a token is touched ──
+
+  open(player, position) {
+    this.menu?.remove();
+    if (this.isRunning) return;
+    player.pause();
+    const menu = h("div", { class: "menu", role: "toolbar", "aria-label": `Token ${position}` });
+    const close = (act) => () => {
+      menu.remove();
+      act?.();
+      player.cells[position]?.focus();
+    };
+    const { isPinned, isMasked, isWritten } = this.standing(player, position);
+    if (isPinned) menu.append(action("Unpin", "", close(() => this.send("release", { position }))));
+    else if (isWritten) menu.append(action("Pin", "", close(() => this.pin(player, position)), "pinned"));
+    if (isMasked) menu.append(action("Keep", "", close(() => this.send("release", { position }))));
+    else if (isWritten) menu.append(action("Mask again", "", close(() => this.send("remask", { position })), "remasked"));
+    const word = h("input", { type: "text", size: 10, placeholder: "another word", "aria-label": "Another word to pin" });
+    word.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !word.value.trim()) return;
+      close(() => this.send("pin", { position, token: word.value.trim() }))();
+    });
+    menu.append(word);
+    menu.addEventListener("keydown", (event) => event.key === "Escape" && close()());
+    menu.addEventListener("focusout", (event) => {
+      if (event.relatedTarget && !menu.contains(event.relatedTarget)) menu.remove();
+    });
+    const cell = player.cells[position];
+    cell.parentElement.after(menu);
+    const room = cell.parentElement.clientWidth - menu.offsetWidth;
+    menu.style.left = `${Math.max(0, Math.min(cell.offsetLeft, room))}px`;
+    menu.style.top = `${cell.offsetTop + cell.offsetHeight + 6}px`;
+    this.menu = menu;
+  }
+
+  key(player, key, position) {
+    const { isPinned, isMasked, isWritten } = this.standing(player, position);
+    const press = key.toLowerCase();
+    if (press === "enter") {
+      this.open(player, position);
+      this.menu?.querySelector("button, input").focus();
+    } else if (press === "escape") this.menu?.remove();
+    else if (press === "p" && isPinned) this.send("release", { position });
+    else if (press === "p" && isWritten) this.pin(player, position);
+    else if (press === "m" && isMasked) this.send("release", { position });
+    else if (press === "m" && isWritten) this.send("remask", { position });
+    else return false;
+    return true;
+  }
+
+  pin(player, position) {
+    this.send("pin", { position, step: player.step });
+  }
+
+  standing(player, position) {
+    const { pinned, masked } = this.model.get("steering");
+    const isMasked = masked.includes(position);
+    const isWritten = player.frames.tokens[player.step][position] !== MASKED;
+    return { isPinned: String(position) in pinned, isMasked, isWritten: isWritten && !isMasked };
+  }
+
+  // What is set for the next run and does not stand in the frames yet.
+  plan(position) {
+    const { pinned, masked } = this.model.get("steering");
+    const { player } = this;
+    if (!player || this.isRunning) return undefined;
+    if (masked.includes(position)) return { mark: "remasked", word: "[MASK]", meaning: "to be written anew" };
+    const now = player.frames.tokens[player.step][position];
+    const wasPinned = player.pinned.get(position) <= player.step;
+    const word = pinned[String(position)];
+    if (word === undefined && !wasPinned) return undefined;
+    if (word === undefined) return { mark: "released", word: player.word(now), meaning: "no longer pinned" };
+    if (wasPinned && player.frames.pieces[now] === word) return undefined;
+    return { mark: "pinned", word, meaning: "pinned for the next run" };
+  }
+
+  // Beside an alternative: pin that one instead.
+  offer(position, piece) {
+    const pin = button(`Pin ${piece} instead`, "pinned", () => this.send("pin", { position, token: piece }));
+    pin.classList.add("offer");
+    return pin;
+  }
+
+  // ── drawing ──
+
+  drawFrames() {
+    const frames = this.model.get("frames");
+    if (!frames.tokens) return;
+    this.menu?.remove();
+    const isNew = !this.player;
+    if (isNew) {
+      this.empty.remove();
+      this.player = new Player(this.stage, frames, this);
+      this.player.show(this.isRunning ? 0 : this.player.last);
+    } else this.player.load(frames);
+    if (this.isRunning && (isNew || this.hasBegun)) this.follow();
+    this.hasBegun = false;
+  }
+
+  // The person sees every step, from where the run began.
+  follow() {
+    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const pace = Math.min(240, Math.max(30, MILLISECONDS_TO_WATCH / Math.max(1, typed(this.steps))));
+    this.player.isGrowing = true;
+    this.player.show(this.from ?? 0);
+    this.player.follow(isStill ? 0 : pace);
+  }
+
+  drawProgress() {
+    const { state, found } = this.model.get("progress");
+    const isBusy = state === "running";
+    this.root.setAttribute("aria-busy", isBusy);
+    this.invertButton.classList.toggle("busy", isBusy); // not disabled: a click is answered
+    this.stopButton.disabled = state === "idle";
+    if (isBusy && this.wasState !== "running") this.hasBegun = true;
+    if (this.player) this.player.isGrowing = isBusy;
+    this.wasState = state;
+    const best = found && `Searching. Best so far, cosine ${found.cosine.toFixed(3)}: ${found.text}`;
+    const held = "Held between two steps: Step once goes on, Run on finishes, or change a token first.";
+    this.say(this.doing, { running: best || "Inverting …", held }[state] ?? "");
+    this.drawSteering();
+  }
+
+  drawNotice() {
+    const { kind, text } = this.model.get("notice");
+    this.say(this.alert, kind === "error" ? text : "");
+    this.say(this.note, kind === "note" ? text : "");
+  }
+
+  say(place, text) {
+    place.hidden = !text;
+    if (place.textContent !== text) place.textContent = text;
+  }
+
+  drawSteering() {
+    if (!this.player) return;
+    const { pinned, masked } = this.model.get("steering");
+    this.player.show(this.player.step); // what is set for the next run stands on the tokens
+  }
+
+  // Called by the player whenever it shows a step: the person runs on from there.
+  shown({ step, frames }) {
+    const { pinned, masked } = this.model.get("steering");
+    const isHidden = (piece, i) => (piece === MASKED || masked.includes(i)) && !(i in pinned);
+    const hidden = frames.tokens[step].filter(isHidden).length;
+    const held = Object.keys(pinned).length;
+    const hints = [];
+    if (held) hints.push(`${count(held, "token")} pinned: Invert writes all others anew.`);
+    if (hidden) hints.push(`${count(hidden, "token")} masked here: Run on fills ${hidden === 1 ? "it" : "them"}, the rest stays.`);
+    if (!hints.length) hints.push("Click a token to pin it or to mask it again. Then run on from the step that is shown.");
+    this.steerBar.hidden = false;
+    this.runOn.disabled = this.isRunning || !hidden;
+    this.steerHint.textContent = hints.join(" ");
+  }
+
+  drawStrength() {
+    const isFixed = this.strength.disabled;
+    this.strengthValue.textContent = isFixed ? "" : Number(this.strength.value).toString();
+  }
+
+  drawVector() {
+    const { bars, top, norm, stored, cosine } = this.model.get("vector");
+    if (!bars) return;
+    const path = (sign) => bars.map((bar, i) => (bar * sign > 0 ? `M${i + 0.5} 100v${-bar}` : "")).join("");
+    const svg = s(
+      "svg",
+      {
+        viewBox: `0 0 ${bars.length} 200`,
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": `Vector of ${bars.length} numbers between -${top} and ${top}`,
+      },
+      s("path", { class: "above", d: path(1) }),
+      s("path", { class: "below", d: path(-1) }),
+    );
+    this.strip.replaceChildren(svg);
+    const moved = cosine < 0.99995 ? ` · cosine ${cosine.toFixed(3)} to the clean vector` : "";
+    this.norm.textContent = `${stored} dimensions · norm ${norm.toFixed(3)}${moved}`;
+  }
+
+  drawOutcome() {
+    const outcome = this.model.get("outcome");
+    this.back.hidden = outcome.text === undefined;
+    if (this.back.hidden) return;
+    const copy = action("Copy as code", "", () => this.copyCode(copy));
+    copy.disabled = !outcome.code;
+    this.back.replaceChildren(
+      h("p", { class: "label" }, "What came back"),
+      h("p", { class: "recovered", role: "status", dir: "auto" }, outcome.text || "nothing yet"),
+      ...(outcome.note ? [h("p", { class: "note" }, outcome.note)] : []),
+      ...this.alignment("Original and recovered, word by word", ["original", "recovered"], outcome.pairs, KINDS),
+      ...this.alignment("What changed since the run before", ["before", "now"], outcome.changes, CHANGES),
+      this.numbersOf(outcome),
+      h("div", { class: "actions" }, action("Use as new input", "", () => this.useAsInput()), copy),
+      ...(outcome.code ? [h("details", {}, h("summary", {}, "The code that repeats it"), h("pre", {}, outcome.code))] : []),
+    );
+  }
+
+  alignment(label, [above, below], pairs, kinds) {
+    if (!pairs.length) return [];
+    const items = pairs.map(({ expected, found, kind }) => {
+      const { sign, meaning } = kinds[kind];
+      const said = `${above} ${expected ?? "nothing"}, ${below} ${found ?? "nothing"}: ${meaning}`;
+      return h(
+        "li",
+        { class: `pair ${kind}`, title: meaning, "aria-label": said },
+        h("span", { class: "word", dir: "auto" }, expected ?? "·"),
+        h("span", { class: "word", dir: "auto" }, found ?? "·"),
+        h("span", { class: "sign", "aria-hidden": "true" }, sign),
+      );
+    });
+    const seen = new Set(pairs.map(({ kind }) => kind));
+    const legend = Object.entries(kinds).filter(([kind]) => seen.has(kind));
+    return [
+      h("p", { class: "label" }, label),
+      h("div", { class: "aligned" },
+        h("div", { class: "rows", "aria-hidden": "true" }, h("span", {}, above), h("span", {}, below)),
+        h("ol", { class: "pairs", "aria-label": label }, ...items),
+      ),
+      h("p", { class: "quiet signs" }, ...legend.map(([kind, { sign, meaning }]) => h("span", { class: kind }, h("b", {}, sign), ` ${meaning}`))),
+    ];
+  }
+
+  numbersOf({ scores, cosine, model_calls, encoder_queries, seconds }) {
+    const cell = (name, value, title) => h("div", { title }, h("dt", {}, name), h("dd", {}, value));
+    const told = Object.entries(SCORES).filter(([name]) => name in scores);
+    return h(
+      "dl",
+      { class: "scores" },
+      ...(cosine === null ? [] : [cell("cosine", cosine.toFixed(3), "Of the recovered text's vector to the inverted one")]),
+      ...told.map(([name, [label, title]]) =>
+        cell(label, ["exact_match", "length_within_one"].includes(name) ? (scores[name] ? "yes" : "no") : scores[name].toFixed(3), title),
+      ),
+      cell("model calls", model_calls.toLocaleString("en"), "Forward passes of the denoiser"),
+      cell("encoder queries", encoder_queries.toLocaleString("en"), "Texts that were encoded"),
+      cell("seconds", seconds.toFixed(2), "From the click to the text"),
+    );
+  }
+}
+
+const CHANGES = {
+  hit: { sign: "=", meaning: "stayed" },
+  moved: { sign: "↔", meaning: "moved" },
+  miss: { sign: "≠", meaning: "changed" },
+  extra: { sign: "+", meaning: "new" },
+};
+
+function labelled(label, field) {
+  return h("label", { class: "field" }, h("span", { class: "label" }, label), field);
+}
+
+function select(label, entries) {
+  const node = h("select", { "aria-label": label });
+  node.append(...entries.map(([value, text]) => h("option", { value }, text)));
+  return node;
+}
+
+function number(label, value, min, max) {
+  const node = h("input", { type: "number", "aria-label": label, min, max, step: 1 });
+  node.value = value;
+  return node;
+}
+
+// A number; what is none travels as it was typed, and the answer says so.
+function typed(field) {
+  return field.value.trim() === "" || Number.isNaN(Number(field.value)) ? field.value : Number(field.value);
+}
+
+function action(label, kind, act, mark) {
+  const node = h("button", { type: "button", class: `action ${kind}` }, ...(mark ? [icon(mark)] : []), label);
+  node.addEventListener("click", act);
+  return node;
+}
+
+export default { render: renderLab };

@@ -1,0 +1,91 @@
+"""Upload: a vector that somebody pastes or hands over as a file. What arrives is data and is never run."""
+
+import io
+import json
+import math
+
+import numpy as np
+
+from invlib.errors import InputError
+
+MAX_BYTES = 1_000_000  # far above one vector, far below what hurts
+JSON_KEYS = ("embedding", "vector")
+
+
+def read_vector(content: bytes | str, name: str = "") -> np.ndarray:
+    """One vector [n] of whatever size and number type, from .npy, JSON, or numbers between commas or blanks.
+
+    content: a file's bytes, or text that was pasted. JSON may be a list, a list of one list, or an object with such
+      a list under "embedding" or "vector".
+    Raises `InputError` for anything else: several vectors, a pickle, a damaged or oversized file.
+    """
+    told = name or "the pasted vector"
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{told} has {len(content):,} bytes; one vector needs less than {MAX_BYTES:,}")
+    if isinstance(content, bytes) and content.startswith(b"\x93NUMPY"):
+        return _one_row(_read_npy(content, told), told)
+    if isinstance(content, bytes):
+        try:
+            content = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError(f"{told} is neither .npy nor text; give .npy, .json or comma-separated numbers") from None
+    if not content.strip():
+        raise InputError("there is no vector; paste its numbers or choose a .npy, .json or .csv file")
+    numbers = _read_json(content, told) if content.lstrip()[0] in "[{" else _read_numbers(content, told)
+    return _one_row(numbers, told)
+
+
+def _read_npy(content: bytes, told: str) -> np.ndarray:
+    """An array of numbers. The header is checked first: it may claim any size, and numpy would reserve it."""
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read_header[version](file)
+        if dtype.hasobject:
+            raise InputError(f"{told} holds Python objects, which could run code; save plain numbers with numpy.save")
+        if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+            raise InputError(f"{told} is cut off or damaged: its header promises {list(shape)} numbers; save it again")
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except InputError:
+        raise
+    except (ValueError, KeyError, EOFError, OSError) as error:
+        raise InputError(f"{told} is not a .npy file that can be read ({error}); write it with numpy.save") from None
+
+
+def _read_json(content: str, told: str) -> np.ndarray:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{told} is not valid JSON ({error}); give a list of numbers") from None
+    if isinstance(value, dict):
+        value = next((value[key] for key in JSON_KEYS if key in value), None)
+    try:
+        numbers = np.asarray(value)
+    except ValueError:
+        raise InputError(f"{told} holds lists of unequal lengths; give one list of numbers") from None
+    if numbers.dtype.kind not in "fiu":
+        raise InputError(f'{told} holds no list of numbers; give [0.1, …] or {{"embedding": [0.1, …]}}')
+    return numbers
+
+
+def _read_numbers(content: str, told: str) -> np.ndarray:
+    numbers = []
+    for place, word in enumerate(content.replace(",", " ").replace(";", " ").split(), start=1):
+        try:
+            numbers.append(float(word))
+        except ValueError:
+            raise InputError(
+                f"{told}: entry {place}, {word[:20]!r}, is not a number; separate numbers by commas"
+            ) from None
+    return np.array(numbers)
+
+
+def _one_row(numbers: np.ndarray, told: str) -> np.ndarray:
+    if numbers.dtype.kind not in "fiu":
+        raise InputError(f"{told} holds {numbers.dtype}, not numbers; save a float32 array")
+    if numbers.ndim == 2 and len(numbers) == 1:
+        numbers = numbers[0]
+    if numbers.ndim != 1 or not numbers.size:
+        raise InputError(f"{told} has the shape {list(numbers.shape)}; the lab inverts one vector: give one row")
+    return numbers
