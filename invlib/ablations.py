@@ -279,10 +279,12 @@ def nats_per_character(
     return nats / sum(len(text) for text in texts)
 
 
-def _short(base: Config, encoder: Encoder, texts: Sequence[str]) -> list[str]:
-    """The texts that fit the model in every vocabulary: a pruned one needs up to a third more pieces than the whole."""
-    lengths = [len(encoder.tokenizer.tokenize(text)) for text in texts]
-    return [text for text, n in zip(texts, lengths, strict=True) if MIN_TOKENS <= n <= base.model.max_seq_len * 3 // 4]
+def _fitting(base: Config, corpus: Path, encoder: Encoder, texts: Sequence[str]) -> list[str]:
+    """The texts that fit the model in the smallest vocabulary, and so in all: a smaller one needs more pieces."""
+    smallest = min(variant.config(base).model.vocab_size for variant in VARIANTS)
+    tokenizer = Tokenizer.prune(encoder.tokenizer, read_texts(corpus), smallest)
+    lengths = [len(ids) for ids in tokenizer.encode(texts)]
+    return [text for text, n in zip(texts, lengths, strict=True) if MIN_TOKENS <= n <= base.model.max_seq_len]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -300,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         base = load_config(chosen.config)
         dtype = torch.bfloat16 if base.training.bf16 else torch.float32
         encoder = Encoder.load(base.model.encoder_model, dtype=dtype)
-        texts = _short(base, encoder, read_texts(chosen.valid))[: chosen.limit]
+        texts = _fitting(base, chosen.text, encoder, read_texts(chosen.valid))[: chosen.limit]
         done = pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=COLUMNS)
         for variant in VARIANTS:
             if variant.name not in set(done["variant"]):

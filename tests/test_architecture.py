@@ -9,7 +9,7 @@ import invlib
 
 FLOORS = (  # top first; a module imports only from floors below its own
     ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "tables", "audit", "ablations", "speed", "calibration"),
+    ("recovery", "tables", "audit", "ablations", "averaging", "speed", "calibration"),
     ("studies", "attackers", "likelihood"),
     ("sweep",),
     ("inverter", "training"),
