@@ -1,14 +1,15 @@
 """Small real things that several tests use: a configuration, two encoders, a tokenizer, a few sentences, a browser."""
 
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
 
+import pages
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer as FastTokenizer
@@ -118,18 +119,11 @@ def _tiny_qwen3_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Browser:
+def chromium() -> Iterator[Browser]:
     """Debian's Chromium, headless. Not for the whole session: its event loop would be in the way of nbclient's."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("there is no Chromium here; install one: apt-get install chromium")
-    quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "disable-gpu")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", *(f"--{name}" for name in quiet)]  # no sandbox: root has none, as in a container
+    with pages.chromium() as browser:
         expect.set_options(timeout=30_000)  # a slow machine under load is not an error
-        browser = playwright.chromium.launch(executable_path=path, args=options)
         yield browser
-        browser.close()
 
 
 @pytest.fixture
