@@ -134,6 +134,13 @@ VARIANTS = (
     Variant("4 prefix tokens", "AdaLN and 4 tokens projected from the vector", kind=PrefixMDLM),
     Variant("AdamW", "AdamW on all weights instead of Muon on matrices", training={"optimizer": "adamw"}),
     Variant("NELBO weights", "mean over the masked tokens of a sequence", training={"weighting": "nelbo"}),
+    Variant("continued, clean", "from the bundled weights, clean vectors", training={"start_from": "minilm"}),
+    Variant(
+        "continued, noisy",
+        "from the bundled weights, 20 % of the vectors noisy and the model told how much",
+        {"noise_condition": True},
+        {"start_from": "minilm", "noise_share": 0.2},
+    ),
     Variant("√d scaling", "vector times √d instead of standardised", times=math.sqrt),
     Variant("vocabulary 8k", "8,192 pieces", {"vocab_size": 8192}),
     Variant("vocabulary 16k", "16,384 pieces", {"vocab_size": 16384}),
@@ -158,13 +165,6 @@ VARIANTS = (
         RANDOM,
     ),
     Variant("unscaled", "vector as it is, entries of about 1/√d", times=lambda d: 1.0),
-    Variant("continued, clean", "from the bundled weights, clean vectors", training={"start_from": "minilm"}),
-    Variant(
-        "continued, noisy",
-        "from the bundled weights, 20 % of the vectors noisy and the model told how much",
-        {"noise_condition": True},
-        {"start_from": "minilm", "noise_share": 0.2},
-    ),
     Variant("no length head of its own", "the length is read from the condition", {"length_dim": 0}),
 )
 
