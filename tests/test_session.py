@@ -484,6 +484,8 @@ def test_words_are_hits_elsewhere_lost_or_extra():
     kinds = [(pair.expected, pair.found, pair.kind) for pair in aligned("a cat sat", "a dog sat down")]
     assert kinds == [("a", "a", "hit"), ("cat", "dog", "miss"), ("sat", "sat", "hit"), (None, "down", "extra")]
     assert [pair.kind for pair in aligned("a b", "")] == ["miss", "miss"]
+    both = {pair.kind for pair in aligned("plants need light and water.", "plants love to light.")}
+    assert both == {"hit", "miss", "extra"}, "what is missing and what is too much are not the same word"
     assert aligned("", "") == []
 
 

@@ -20,8 +20,8 @@ class Pair:
 def aligned(expected: str, found: str) -> list[Pair]:
     """The words of both texts beside each other, in the units of `invlib.metrics.words`.
 
-    >>> [(p.expected, p.found, p.kind) for p in aligned("we had rain", "we rain today")]
-    [('we', 'we', 'hit'), ('had', None, 'miss'), ('rain', 'rain', 'hit'), (None, 'today', 'extra')]
+    >>> [(p.expected, p.found, p.kind) for p in aligned("a cat sat", "a dog sat down")]
+    [('a', 'a', 'hit'), ('cat', 'dog', 'miss'), ('sat', 'sat', 'hit'), (None, 'down', 'extra')]
     """
     a, b = words(expected), words(found)
     rows: list[tuple[str | None, str | None]] = []
@@ -29,14 +29,15 @@ def aligned(expected: str, found: str) -> list[Pair]:
         left, right = a[step.src_start : step.src_end], b[step.dest_start : step.dest_end]
         width = max(len(left), len(right))
         rows += zip(_padded(left, width), _padded(right, width), strict=True)
-    elsewhere = Counter(y for x, y in rows if x != y) & Counter(x for x, y in rows if x != y)
+    unequal = [(x, y) for x, y in rows if x != y]
+    elsewhere = Counter(x for x, _ in unequal if x) & Counter(y for _, y in unequal if y)  # a gap is no word
     return [Pair(x, y, _kind(x, y, elsewhere)) for x, y in rows]
 
 
 def _kind(expected: str | None, found: str | None, elsewhere: Counter) -> str:
     if expected == found:
         return "hit"
-    if found in elsewhere or (found is None and expected in elsewhere):
+    if (expected if found is None else found) in elsewhere:
         return "moved"
     return "extra" if expected is None else "miss"
 

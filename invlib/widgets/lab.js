@@ -269,8 +269,10 @@ class LabView {
   act(what) {
     clearTimeout(this.looking);
     this.menu?.remove();
-    this.from = what === "invert" ? 0 : (this.player?.step ?? 0);
-    this.send(what, { settings: this.settings(), ...(this.player ? { step: this.player.step } : {}) });
+    // A view that still follows an inversion is on its way to the last step: that one is meant.
+    const step = this.player?.isFollowing ? this.player.last : this.player?.step;
+    this.from = what === "invert" ? 0 : (step ?? 0);
+    this.send(what, { settings: this.settings(), ...(this.player ? { step } : {}) });
   }
 
   upload(file) {

@@ -55,6 +55,7 @@ class Player {
     this.speed = 1;
     this.timer = null;
     this.isGrowing = false;
+    this.isFollowing = false;
     this.root = h("div", {
       class: "invlib-player",
       role: "group",
@@ -253,6 +254,7 @@ class Player {
 
   play() {
     clearInterval(this.timer);
+    this.isFollowing = false;
     if (this.step === this.last) this.show(0);
     this.timer = setInterval(() => {
       this.show(this.step + 1);
@@ -264,6 +266,7 @@ class Player {
   // Towards the last step, no faster than a person can follow, for as long as new frames may come.
   follow(milliseconds) {
     clearInterval(this.timer);
+    this.isFollowing = true;
     this.timer = setInterval(() => {
       if (this.step < this.last) this.show(this.step + 1);
       else if (!this.isGrowing) this.pause();
@@ -274,6 +277,7 @@ class Player {
   pause() {
     clearInterval(this.timer);
     this.timer = null;
+    this.isFollowing = false;
     this.drawPlaying();
   }
 
