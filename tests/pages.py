@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 SCREENS = ROOT / "build" / "screens"
-PATIENCE = 240_000  # milliseconds; a slow machine under load is not an error
+PATIENCE = 90_000  # milliseconds; a slow machine under load is not an error
 QUIET = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "disable-gpu")
 
 

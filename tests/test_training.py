@@ -358,7 +358,8 @@ def test_the_embedding_statistics_are_those_of_the_pairs(started, tiny, corpus, 
     assert train(tiny(), corpus, tmp_path) == 0
     vectors, model = started["training"][0].embeddings.astype(np.float32), started["run"].trainer.model
     np.testing.assert_allclose(model.embedding_mean, vectors.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(model.embedding_std, vectors.std(axis=0), atol=1e-5)
+    std = vectors.std(axis=0)  # the three dead coordinates are raised; see initial.without_dead
+    np.testing.assert_allclose(model.embedding_std, std.clip(min=np.median(std) / 10), rtol=1e-3, atol=1e-5)
 
 
 def test_a_token_table_of_another_width_is_refused(tiny, corpus, tmp_path, uninterrupted, capsys):
