@@ -6,7 +6,7 @@ objective is the same (Sahoo et al. 2024, eq. 11; `int_0^1 C(L,k) t^(k-1) (1-t)^
 much smaller, and the fully masked state, where every inversion starts, is seen as often as any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,6 +82,22 @@ WEIGHTINGS: dict[str, Weighting] = {"nelbo": sequence_mean, "low_variance": low_
 def subs_logits(logits: Float[Tensor, "*rows vocab"], mask_token_id: int) -> Float[Tensor, "*rows vocab"]:
     """Zero masking probabilities (SUBS, Sahoo et al. 2024, §3.2.3): [MASK] is never a prediction."""
     return logits.index_fill(-1, torch.tensor([mask_token_id], device=logits.device), -torch.inf)
+
+
+def log_probs_by_rows(
+    logits: Float[Tensor, "rows vocab"], mask_token_id: int
+) -> Iterator[tuple[slice, Float[Tensor, "some vocab"]]]:
+    """log p(token) in fp32, some rows at a time: which rows, and theirs.
+
+    As many rows as stay in the cache: writing all of them to memory would take as long as computing the logits.
+    """
+    numbers = 2**21 if logits.device.type == "cpu" else 2**27  # an accelerator wants few large pieces
+    size = max(1, numbers // logits.shape[1])
+    for start in range(0, len(logits), size):
+        rows = slice(start, start + size)
+        some = logits[rows].to(torch.float32, copy=True)
+        some[:, mask_token_id] = -torch.inf  # what `subs_logits` does, without a second copy
+        yield rows, some.log_softmax(dim=-1)
 
 
 class LinearCrossEntropy(torch.autograd.Function):

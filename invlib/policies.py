@@ -9,16 +9,16 @@ which is exactly what `ancestral` does, so Euler is not listed a second time; a 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.errors import InputError
-from invlib.masking import alpha
+from invlib.masking import alpha, log_probs_by_rows
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Prediction:
     masked: Bool[Tensor, "batch length"]
     pinned: Bool[Tensor, "batch length"]  # must stay as they are: given from outside, or padding
     asked: Bool[Tensor, "batch length"]
-    log_probs: Float[Tensor, "asked vocab"]  # row-major over `asked`
+    logits: Float[Tensor, "asked vocab"]  # row-major over `asked`, in the model's precision
+    mask_token_id: int
     proposals: Int[Tensor, "batch length"]  # the token that would be written; at visible positions the one there
+    confidence: Float[Tensor, "batch length"]  # the model's probability of that token; NaN where it was not asked
     committed: Float[Tensor, "batch length"]  # probability of the shown token when it was written; NaN if masked
     leave_one_out: Callable[[], Float[Tensor, "batch length"]]  # log p(shown token | all others); costs a call each
 
@@ -39,33 +41,36 @@ class Prediction:
         return ~self.masked
 
     @cached_property
-    def confidence(self) -> Float[Tensor, "batch length"]:
-        """Probability of the proposal; at visible positions what the model gives the token that stands there."""
-        tokens = self.proposals[self.asked][:, None]
-        return self.grid(self.log_probs.gather(1, tokens)[:, 0].exp(), fill=torch.nan)
-
-    @cached_property
     def peak(self) -> Float[Tensor, "batch length"]:
         """Probability of the likeliest token."""
-        return self.grid(self.log_probs.amax(dim=1).exp(), fill=torch.nan)
+        return self._of_each(lambda log_probs: log_probs.amax(dim=1).exp())
 
     @cached_property
     def margin(self) -> Float[Tensor, "batch length"]:
         """Probability of the likeliest token minus that of the second (Kim et al. 2025, arXiv 2502.06768)."""
-        best = self.log_probs.topk(2, dim=1).values.exp()
-        return self.grid(best[:, 0] - best[:, 1], fill=torch.nan)
+
+        def gap(log_probs: Tensor) -> Tensor:
+            best = log_probs.topk(2, dim=1).values.exp()
+            return best[:, 0] - best[:, 1]
+
+        return self._of_each(gap)
 
     @cached_property
     def entropy(self) -> Float[Tensor, "batch length"]:
         """Entropy of the prediction, in nats."""
         # p log p at p = 0 is 0, not NaN: [MASK] itself has log-probability -inf.
-        return self.grid(torch.special.entr(self.log_probs.exp()).sum(dim=1), fill=torch.nan)
+        return self._of_each(lambda log_probs: torch.special.entr(log_probs.exp()).sum(dim=1))
 
-    def grid(self, values: Shaped[Tensor, "asked"], fill: float) -> Shaped[Tensor, "batch length"]:
-        """Values at the asked positions laid out over the batch; `fill` elsewhere."""
-        grid = values.new_full(self.asked.shape, fill)
-        grid[self.asked] = values
-        return grid
+    def log_probs_by_rows(self) -> Iterator[tuple[slice, Float[Tensor, "some vocab"]]]:
+        """log p(token) at the asked positions, some at a time: which rows of `logits`, and theirs."""
+        return log_probs_by_rows(self.logits, self.mask_token_id)
+
+    def _of_each(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch length"]:
+        """One number for every asked position, from its log-probabilities; NaN elsewhere."""
+        values = torch.empty(len(self.logits), device=self.logits.device)
+        for rows, log_probs in self.log_probs_by_rows():
+            values[rows] = function(log_probs)
+        return torch.full(self.asked.shape, torch.nan, device=values.device).masked_scatter(self.asked, values)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.errors import InputError
-from invlib.masking import length_mask, subs_logits
+from invlib.masking import length_mask, log_probs_by_rows, subs_logits
 from invlib.policies import Policy, Prediction, Turn, is_looking_back, top_confidence
 from invlib.trajectory import Step
 
@@ -71,7 +71,7 @@ def denoise(
         masked = tokens == mask_token_id
         asked = inside & (free > 0)[:, None] if looks_back else masked
         stale = changed & asked.any(dim=1)
-        known = _refreshed(predict, tokens, asked, stale, known, mask_token_id)
+        known = _refreshed(predict, tokens, asked, stale, known)
         calls = calls + stale
 
         def leave_one_out(tokens=tokens, visible=~masked & ~pinned):
@@ -79,17 +79,23 @@ def denoise(
             calls = calls + visible.sum(dim=1)
             return support(predict, tokens, visible, mask_token_id)
 
-        proposals = tokens.masked_scatter(masked, _propose(known[masked[asked]], masked, temperature, streams))
-        prediction = Prediction(masked, pinned, asked, known, proposals, committed, leave_one_out)
+        uniform = _uniform_where(masked, streams)[asked] if temperature else None
+        written, probability = _propose(known, tokens[asked], mask_token_id, temperature, uniform)
+        proposals = tokens.masked_scatter(asked, written)
+        confidence = torch.full_like(committed, torch.nan).masked_scatter(asked, probability)
+        prediction = Prediction(
+            masked, pinned, asked, known, mask_token_id, proposals, confidence, committed, leave_one_out
+        )
         times = grid((index - 1) / num_steps), grid(index / num_steps)
         turn = Turn(index, num_steps, *times, free, lambda: _uniform(streams, lengths), order_noise)
         visible = torch.ones_like(masked) if index == num_steps else policy(prediction, turn) | pinned
         uncovered = masked & visible
         before, tokens = tokens, torch.where(visible, proposals, mask_token_id)
-        committed = torch.where(uncovered, prediction.confidence, committed).masked_fill(~visible, torch.nan)
+        committed = torch.where(uncovered, confidence, committed).masked_fill(~visible, torch.nan)
         yield _step(index, num_steps, tokens, uncovered, committed, prediction, calls, top_k)
         changed = (tokens != before).any(dim=1)
         known = known[~changed[asked.nonzero()[:, 0]]]
+        del prediction  # its logits, before the model writes the next ones
 
 
 def leave_one_out(
@@ -99,8 +105,8 @@ def leave_one_out(
     row, position = at.nonzero(as_tuple=True)
     only = torch.zeros(len(row), tokens.shape[1], dtype=torch.bool, device=tokens.device)
     only[torch.arange(len(row), device=tokens.device), position] = True
-    logits = _ask(predict, tokens[row].masked_fill(only, mask_token_id), row, only, mask_token_id)
-    return logits.log_softmax(dim=-1)
+    logits = _ask(predict, tokens[row].masked_fill(only, mask_token_id), row, only)
+    return subs_logits(logits.float(), mask_token_id).log_softmax(dim=-1)
 
 
 def support(
@@ -135,17 +141,17 @@ def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor
 
 
 @torch.no_grad()
-def _ask(predict: Predict, tokens: Tensor, rows: Tensor, at: Tensor, mask_token_id: int) -> Tensor:
-    return subs_logits(predict(tokens, rows, at).float(), mask_token_id)
+def _ask(predict: Predict, tokens: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+    return predict(tokens, rows, at)
 
 
-def _refreshed(predict, tokens, asked, stale, known, mask_token_id) -> Tensor:
-    """Log-probabilities at the asked positions; only the stale rows ask the model, `known` are those of the others."""
+def _refreshed(predict, tokens, asked, stale, known) -> Tensor:
+    """Logits at the asked positions; only the stale rows ask the model, `known` are those of the others."""
     of_stale = stale[asked.nonzero()[:, 0]]  # which asked positions belong to stale rows
     if not of_stale.any():
         return known
     rows = stale.nonzero()[:, 0]
-    fresh = _ask(predict, tokens[rows], rows, asked[rows], mask_token_id).log_softmax(dim=-1)
+    fresh = _ask(predict, tokens[rows], rows, asked[rows])
     if of_stale.all():
         return fresh
     merged = fresh.new_empty(len(of_stale), fresh.shape[1])
@@ -154,22 +160,35 @@ def _refreshed(predict, tokens, asked, stale, known, mask_token_id) -> Tensor:
     return merged
 
 
-def _propose(log_probs: Tensor, masked: Tensor, temperature: float, streams: list) -> Tensor:
-    """The token to write at each masked position.
+def _propose(
+    logits: Tensor, tokens: Tensor, mask_token_id: int, temperature: float, uniform: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The token of each asked position, chosen where it is masked, and its probability."""
+    written, probability = tokens.clone(), torch.empty(len(tokens), device=tokens.device)
+    for rows, log_probs in log_probs_by_rows(logits, mask_token_id):
+        chosen = _sampled(log_probs, temperature, uniform[rows]) if temperature else log_probs.argmax(dim=1)
+        written[rows] = torch.where(tokens[rows] == mask_token_id, chosen, tokens[rows])
+        probability[rows] = log_probs.gather(1, written[rows, None])[:, 0].exp()
+    return written, probability
 
-    Sampled by inverting the distribution function in float64. It is what Gumbel noise in float64 does (in float32 its
-    tail is cut, which silently lowers the temperature, arXiv 2409.02908), for one random number instead of one a token.
+
+def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+    """A token per row, by inverting the distribution function in float64.
+
+    It is what Gumbel noise in float64 does (in float32 its tail is cut, which silently lowers the temperature, arXiv
+    2409.02908), for one random number instead of one a token.
     """
-    if temperature == 0:
-        return log_probs.argmax(dim=1)
-    per_row = [
-        torch.rand(int(n), generator=stream, dtype=torch.float64)
-        for n, stream in zip(masked.sum(dim=1), streams, strict=True)
-    ]
-    uniform = torch.cat(per_row).to(log_probs.device)
     cumulative = (log_probs.double() / temperature).softmax(dim=1).cumsum(dim=1)
     # Measured on the sum that came out, not on 1: rounding must not select the token behind the last one.
     return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
+
+
+def _uniform_where(masked: Tensor, streams: list) -> Tensor:
+    """A number from [0, 1) for every masked position, in float64; 0 elsewhere."""
+    counts = masked.sum(dim=1).tolist()
+    drawn = [torch.rand(n, generator=stream, dtype=torch.float64) for n, stream in zip(counts, streams, strict=True)]
+    grid = torch.zeros(masked.shape, dtype=torch.float64, device=masked.device)
+    return grid.masked_scatter(masked, torch.cat(drawn).to(masked.device))
 
 
 def _uniform(streams: list, lengths: Tensor) -> Tensor:
@@ -183,9 +202,10 @@ def _step(index, num_steps, tokens, uncovered, confidence, prediction, calls, to
     top_ids = torch.full((*tokens.shape, top_k), -1, device=tokens.device)
     top_probs = torch.zeros((*tokens.shape, top_k), device=tokens.device)
     if prediction is not None and top_k:
-        best = prediction.log_probs.topk(top_k, dim=1)
-        top_ids[prediction.asked] = best.indices
-        top_probs[prediction.asked] = best.values.exp()
+        best = [log_probs.topk(top_k, dim=1) for _, log_probs in prediction.log_probs_by_rows()]
+        if best:
+            top_ids[prediction.asked] = torch.cat([some.indices for some in best])
+            top_probs[prediction.asked] = torch.cat([some.values for some in best]).exp()
     return Step(index, num_steps, tokens, uncovered, confidence, top_ids, top_probs, calls)
 
 

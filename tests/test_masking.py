@@ -9,6 +9,7 @@ from invlib.masking import (
     LinearCrossEntropy,
     alpha,
     diffusion_loss,
+    log_probs_by_rows,
     low_variance,
     mask_tokens,
     stratified_counts,
@@ -34,6 +35,17 @@ def test_mask_ratios_are_uniform_on_every_count_from_one_to_the_length():
     expected = seen.sum() / 8
     # Stratified: every batch of 32 holds each of the 8 counts 4 times, give or take one at the seam.
     assert ((seen[1:] - expected).abs() < 0.01 * expected).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_some_rows_at_a_time_are_those_of_all_rows_at_once(dtype):
+    logits = torch.randn(7, 2**20, generator=generator()).to(dtype)  # two rows at a time
+    before = logits.clone()
+    parts = list(log_probs_by_rows(logits, MASK))
+    assert [(rows.start, len(part)) for rows, part in parts] == [(0, 2), (2, 2), (4, 2), (6, 1)]
+    whole = subs_logits(logits.float(), MASK).log_softmax(dim=-1)
+    assert torch.equal(torch.cat([part for _, part in parts]), whole)
+    assert torch.equal(logits, before), "the logits are kept for the next step"
 
 
 def test_the_masked_share_follows_alpha():
