@@ -340,7 +340,7 @@ class ConditionalMDLM(nn.Module):
         if at is None:
             at = xt == self.config.mask_token_id
         x = self.hidden_states(xt, modulation, lengths)
-        return F.linear(self.final_states(x, modulation, at), self.output_table)
+        return _project(self.final_states(x, modulation, at), self.output_table)
 
     def hidden_states(
         self,
@@ -379,6 +379,17 @@ class ConditionalMDLM(nn.Module):
     def output_table(self) -> Float[Tensor, "vocab hidden"]:
         """Rows of the output projection: one per token."""
         return self.token_embed.weight if self.config.tie_embeddings else self.output_proj.weight
+
+
+def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab hidden"]) -> Float[Tensor, "rows vocab"]:
+    """states @ table.T, the largest product of an inversion.
+
+    Torch gives fp32 to MKL, which uses half of the registers of a processor that is not Intel's; oneDNN uses them all.
+    """
+    fp32_on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
+    if fp32_on_cpu and torch.backends.mkldnn.is_available() and not torch.is_grad_enabled():
+        return F.linear(states.to_mkldnn(), table).to_dense()
+    return F.linear(states, table)
 
 
 def _length_head(config: ModelConfig) -> nn.Sequential:

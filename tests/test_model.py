@@ -84,6 +84,17 @@ def test_logits_equal_a_straight_line_computation(config):
     torch.testing.assert_close(masked_only, expected[xt == 60], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_are_the_same_with_and_without_gradients(dtype):
+    """Without them, fp32 goes through another library."""
+    model, xt = randomized(PUBLISHED).to(dtype), tokens()
+    modulation = model.modulation(vectors())
+    with_gradients = model(xt, modulation)
+    with torch.no_grad():
+        torch.testing.assert_close(model(xt, modulation), with_gradients.detach(), rtol=1e-5, atol=1e-5)
+    assert with_gradients.requires_grad
+
+
 @pytest.mark.parametrize("config", [GATED, dataclasses.replace(PUBLISHED, gate=True)])
 def test_with_gates_the_embedding_cannot_move_the_logits_at_initialisation(config):
     model, xt = ConditionalMDLM(config), tokens()
