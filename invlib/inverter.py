@@ -171,6 +171,21 @@ class Inverter:
             return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
         return result
 
+    def stream(self, batches: Iterable[Any], **options: Any) -> Iterator[Inversion]:
+        """The Inversion of each batch of vectors as it comes: memory holds one batch, however many there are.
+
+        batches: arrays [n, embed_dim], a thousand or so vectors each, from a file that is read piece by piece.
+        options: those of `invert`; trajectories are kept only where asked for.
+
+        Raises `InputError` with the number of the batch.
+        """
+        for number, batch in enumerate(batches):
+            try:
+                inversion = self.invert(batch, **{"keep_trajectories": False, **options})
+            except InputError as error:
+                raise InputError(f"batch {number}: {error}") from None
+            yield inversion
+
     def steps(
         self,
         vectors: np.ndarray,
