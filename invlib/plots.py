@@ -410,6 +410,25 @@ def plot_ablation_scores(ablations: pd.DataFrame, ax: Axes | None = None) -> Axe
     return ax
 
 
+def plot_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Milliseconds a vector over length, steps, batch and candidates, each varied alone; dashed: what the model says.
+
+    table: `speed.cost.explained`, the table of cost.csv. Both axes are logarithmic: a line of slope 1 is proportional.
+    """
+    ax = ax or plt.subplots(figsize=(6.5, 3.8))[1]
+    for place, (axis, rows) in enumerate(table.groupby("axis", sort=False)):
+        ax.plot(rows["value"], rows["ms"], "osD^"[place], color=f"C{place}", label=axis)
+        ax.plot(rows["value"], rows["predicted"], "--", color=f"C{place}")
+    ax.plot([], [], "--", color="#888888", label="model")
+    ax.set(xscale="log", yscale="log", xlabel="tokens, steps, vectors or drafts", ylabel="ms a vector")
+    for along, values in ((ax.xaxis, table["value"]), (ax.yaxis, table["ms"])):
+        powers = 2 ** np.arange(np.floor(np.log2(values.min())), np.ceil(np.log2(values.max())) + 1)
+        along.set_ticks(powers, [f"{power:g}" for power in powers])
+        along.set_minor_locator(mpl.ticker.NullLocator())
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
 def _error_bars(rows: pd.DataFrame) -> list[np.ndarray]:
     """Lengths of the bars below and above `value`; rounding must not make one negative."""
     value, low, high = (rows[name].to_numpy(float) for name in ("value", "low", "high"))

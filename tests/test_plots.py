@@ -16,6 +16,7 @@ from invlib.plots import (
     plot_ablation_curve,
     plot_ablation_scores,
     plot_confidence,
+    plot_cost,
     plot_curves,
     plot_effects,
     plot_frontier,
@@ -376,3 +377,17 @@ def test_the_ablation_scores_are_the_last_ones_in_the_order_of_the_runs_with_the
 def test_a_given_axes_is_used_by_the_curves_too(draw):
     ax = plt.subplots()[1]
     assert draw(ax) is ax and len(plt.get_fignums()) == 1
+
+
+def test_the_cost_plot_shows_every_axis_measured_and_predicted():
+    rows = [("length", 4, 3.0, 2.0), ("length", 32, 24.0, 25.0), ("batch", 1, 56.0, 57.0), ("batch", 64, 12.0, 11.0)]
+    table = pd.DataFrame(rows, columns=["axis", "value", "ms", "predicted"])
+    ax = plot_cost(table)
+    measured, modelled = ax.lines[:4:2], ax.lines[1:4:2]
+    assert [line.get_xydata().tolist() for line in measured] == [[[4, 3], [32, 24]], [[1, 56], [64, 12]]]
+    assert [line.get_ydata().tolist() for line in modelled] == [[2, 25], [57, 11]]
+    assert all(a.get_color() == b.get_color() for a, b in zip(measured, modelled, strict=True))
+    assert measured[0].get_marker() != measured[1].get_marker() and modelled[0].get_linestyle() == "--"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["length", "batch", "model"]
+    assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "ms a vector")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "4", "8", "16", "32", "64"]
