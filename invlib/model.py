@@ -21,6 +21,7 @@ from invlib.masking import length_mask
 
 LAYER_NORM_EPS = 1e-5
 BERT_NORM_EPS = 1e-12
+ROUND = 32  # rows of a large product are padded to a multiple
 NOISE_RATES = tuple(2.0**k for k in range(-2, 6))  # per unit of noise level: from very noisy to hardly noisy
 
 
@@ -385,11 +386,16 @@ def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab h
     """states @ table.T, the largest product of an inversion.
 
     Torch gives fp32 to MKL, which uses half of the registers of a processor that is not Intel's; oneDNN uses them all.
+    It keeps a compiled product for every number of rows, some hundred kB each: hence round numbers.
     """
-    fp32_on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
-    if fp32_on_cpu and torch.backends.mkldnn.is_available() and not torch.is_grad_enabled():
-        return F.linear(states.to_mkldnn(), table).to_dense()
-    return F.linear(states, table)
+    if states.device.type != "cpu" or not torch.backends.mkldnn.is_available() or torch.is_grad_enabled():
+        return F.linear(states, table)
+    rows = len(states)
+    if rows > ROUND:
+        states = F.pad(states, (0, 0, 0, -rows % ROUND))
+    if states.dtype == torch.float32:
+        return F.linear(states.to_mkldnn(), table).to_dense()[:rows]
+    return F.linear(states, table)[:rows]
 
 
 def _length_head(config: ModelConfig) -> nn.Sequential:
