@@ -89,6 +89,7 @@ class TrainingConfig:
     condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
     noise_share: float = 0.0  # share of sequences whose vector gets Gaussian noise, and the model is told how much
     max_noise: float = 1.5  # noise levels are drawn uniformly up to this; see ConditionalMDLM.condition
+    length_only: bool = False  # train the length head alone, of a checkpoint whose text needs no more
     start_from: str | None = None  # a checkpoint whose weights and tokenizer are the start
     seed: int = 0
 
@@ -103,6 +104,8 @@ class TrainingConfig:
         for name in ("warmup_steps", "weight_decay", "num_workers"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.length_only and self.start_from is None:
+            raise InputError("length_only trains the length head of a checkpoint; name it in start_from")
         _require_choice(self, "optimizer", ("adamw", "muon"))
         _require_choice(self, "weighting", ("nelbo", "low_variance"))
         _require_choice(self, "mixed_precision", (True, False, "bf16", "no"))
@@ -132,6 +135,10 @@ class Config:
     model: ModelConfig
     training: TrainingConfig | None = None
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        if self.training is not None and self.training.length_only and not self.model.length_head:
+            raise InputError("length_only needs a model with length_head: true")
 
 
 def load_config(path: str | Path) -> Config:

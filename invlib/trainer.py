@@ -26,9 +26,15 @@ class Trainer:
     def __init__(self, model: ConditionalMDLM, config: TrainingConfig, accelerator: Accelerator):
         self.config, self.accelerator = config, accelerator
         self.model = model.to(accelerator.device)
+        if config.length_only:
+            self.model.requires_grad_(False)
+            self.model.length_head.requires_grad_(True)
         self.worker = copy.deepcopy(self.model).to(torch.bfloat16) if config.bf16 else self.model
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
-        self.masters = list(self.model.parameters())
+        trained = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self.masters, self._workers, self._averages = (
+            [copied.get_parameter(name) for name in trained] for copied in (self.model, self.worker, self.ema)
+        )
         self.optimizers = _optimizers(self.model, config)
         self.step = 0
         self.flops, self._meter = 0, FlopMeter()  # matrix products of this process, of this leg
@@ -68,6 +74,8 @@ class Trainer:
 
     def _diffusion_loss(self, batch: Batch) -> Tensor:
         model = self.worker
+        if self.config.length_only:
+            return torch.zeros((), device=batch.x0.device)
         masked = batch.xt == model.config.mask_token_id
         dropped = batch.dropped if model.config.null_embedding else None
         with torch.random.fork_rng(devices=[], enabled=model.config.dropout > 0):
@@ -93,7 +101,7 @@ class Trainer:
 
     def _collect_gradients(self, num_batches: int) -> None:
         """Worker gradients → fp32 gradients of the masters, averaged over micro-batches, summed over processes."""
-        for master, weight in zip(self.masters, self.worker.parameters(), strict=True):
+        for master, weight in zip(self.masters, self._workers, strict=True):
             gradient = torch.zeros_like(master) if weight.grad is None else weight.grad.float()
             if self.accelerator.num_processes > 1:
                 gradient = self.accelerator.reduce(gradient, "sum")
@@ -105,10 +113,10 @@ class Trainer:
     def _publish(self) -> None:
         """Masters → worker copy and EMA (decay warmed up as in MDLM: min(decay, (1 + n) / (10 + n)))."""
         if self.worker is not self.model:
-            for weight, master in zip(self.worker.parameters(), self.masters, strict=True):
+            for weight, master in zip(self._workers, self.masters, strict=True):
                 weight.copy_(master)
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.parameters()), self.masters, 1 - decay)
+        torch._foreach_lerp_(self._averages, self.masters, 1 - decay)
 
     def state_dict(self) -> dict:
         """Everything a resumed run needs; plain tensors and numbers, so that `weights_only` can read it."""
@@ -139,9 +147,9 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 
 def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """AdamW on everything, or Muon on the hidden matrices and AdamW on embeddings, modulation and biases."""
-    by_muon = _hidden_matrices(model) if config.optimizer == "muon" else []
+    by_muon = _hidden_matrices(model) if config.optimizer == "muon" and not config.length_only else []
     taken = {id(weight) for weight in by_muon}
-    rest = [weight for weight in model.parameters() if id(weight) not in taken]
+    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in taken]
     groups = [
         {"params": [w for w in rest if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0},

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from invlib import training
 from invlib.batches import EqualLengthBatches, make_batch
 from invlib.config import load_config
+from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.pairs import Pairs
@@ -379,6 +380,34 @@ def test_validation_inverts_unseen_vectors_from_all_masks(tiny, uninterrupted, m
     right = inverter.predict_lengths(pairs.embeddings[rows]) == pairs.lengths[rows]
     assert scores["length_right"] == pytest.approx(right.mean())
     assert scores["token_f1"] == pytest.approx(per_text(*scored)["token_f1"].mean())
+
+
+def test_the_length_head_can_be_trained_alone(tiny, corpus, uninterrupted, tmp_path):
+    values, config = yaml.safe_load(tiny().read_text()), tmp_path / "length.yaml"
+    changes = {"start_from": str(uninterrupted), "length_only": True, "weight_decay": 0.5, "max_steps": 6}
+    config.write_text(yaml.safe_dump({**values, "training": values["training"] | changes}))
+    assert train(config, corpus, tmp_path) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (uninterrupted, tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("length_head.")}
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert (log["loss"] == 0).all() and log["length_loss"].iloc[-1] < log["length_loss"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("training", "model", "message"),
+    [
+        ({"length_only": True}, {}, "name it in start_from"),
+        ({"length_only": True, "start_from": "minilm"}, {"length_head": False}, "length_head: true"),
+    ],
+)
+def test_a_length_head_that_is_not_there_is_not_trained(tiny, tmp_path, training, model, message):
+    values = yaml.safe_load(tiny().read_text())
+    values["training"].update(training)
+    values["model"].update(model)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "config.yaml")
 
 
 def test_the_best_average_is_what_stays(tiny, corpus, tmp_path, monkeypatch):
