@@ -73,9 +73,9 @@ class Trainer:
         return torch.stack([loss, length_loss]).detach() * share
 
     def _diffusion_loss(self, batch: Batch) -> Tensor:
-        model = self.worker
         if self.config.length_only:
             return torch.zeros((), device=batch.x0.device)
+        model = self.worker
         masked = batch.xt == model.config.mask_token_id
         dropped = batch.dropped if model.config.null_embedding else None
         with torch.random.fork_rng(devices=[], enabled=model.config.dropout > 0):
@@ -147,7 +147,7 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 
 def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """AdamW on everything, or Muon on the hidden matrices and AdamW on embeddings, modulation and biases."""
-    by_muon = _hidden_matrices(model) if config.optimizer == "muon" and not config.length_only else []
+    by_muon = _hidden_matrices(model) if config.optimizer == "muon" else []
     taken = {id(weight) for weight in by_muon}
     rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in taken]
     groups = [
@@ -177,5 +177,5 @@ def _hidden_matrices(model: ConditionalMDLM) -> list[nn.Parameter]:
         for block in model.blocks
         for module in (block.attn, block.ff)
         for weight in module.parameters()
-        if weight.ndim == 2
+        if weight.ndim == 2 and weight.requires_grad
     ]
