@@ -136,30 +136,24 @@ class Inverter:
         noise = self._noise_levels(noise_level, len(vectors))
         lengths, length_log_probs = self._length_plan(vectors, length, length_beam, noise)
         _check_candidates(candidates, decoding)
-        per_vector = lengths.shape[1] * candidates
         lengths, length_log_probs = (np.repeat(plan.ravel(), candidates) for plan in (lengths, length_log_probs))
         streams = row_streams(len(lengths), generator)
-        options = {"num_steps": num_steps, "top_k": TOP_K if keep_trajectories else 0, **decoding}
         drafts: list[list[Draft]] = [[] for _ in vectors]
+        settings = {"num_steps": num_steps, "keep_trajectories": keep_trajectories, "watch": watch, **decoding}
         for rows in _by_length(lengths, batch_size):
-            of = rows // per_vector
+            of = rows // (len(lengths) // len(vectors))
             heard = None if noise is None else noise[of]
             generators = [streams[row] for row in rows]
-            steps = []
-            for step in self.steps(vectors[of], lengths[rows], noise_level=heard, generator=generators, **options):
-                steps.append(step)
-                if watch:
-                    watch(step)
-            for place, row in enumerate(rows):
-                prior = float(length_log_probs[row])
-                draft = self._draft(steps, place, int(lengths[row]), prior, keep_trajectories)
-                _keep_one_trajectory(drafts[of[place]], draft)
+            plan = lengths[rows], length_log_probs[rows]
+            batch = self._drafts(vectors[of], *plan, noise_level=heard, generator=generators, **settings)
+            for vector, draft in zip(of, batch, strict=True):
+                _keep_one_trajectory(drafts[vector], draft)
         result = _likeliest(drafts, keep_trajectories, 1 if decoding.get("guidance_scale", 1) == 1 else 2)
         encode = None if encoder is None else getattr(encoder, "encode", encoder)
         if search:
             strategies = [search] if isinstance(search, Strategy) else list(search)
             starts = [[draft.tokens for draft in own] for own in drafts]
-            firsts = streams[::per_vector]
+            firsts = streams[:: len(lengths) // len(vectors)]
             settings = {"encode": encode, "pinned": decoding.get("pinned"), "watch": watch}
             targets = (
                 self.target(vector, generator=firsts[row], noise_level=0.0 if noise is None else noise[row], **settings)
@@ -170,6 +164,25 @@ class Inverter:
             cosines, queries = self._verified(vectors, result.texts, encode)
             return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
         return result
+
+    def _drafts(
+        self,
+        vectors: np.ndarray,
+        lengths: np.ndarray,
+        length_log_probs: np.ndarray,
+        *,
+        keep_trajectories: bool,
+        watch: Watch | None,
+        **options: Any,
+    ) -> Iterator[Draft]:
+        """One draft for every row of a batch; other options are those of `steps`."""
+        steps, options = [], {"top_k": TOP_K if keep_trajectories else 0, **options}
+        for step in self.steps(vectors, lengths, **options):
+            steps.append(step)
+            if watch:
+                watch(step)
+        for place, (length, prior) in enumerate(zip(lengths, length_log_probs, strict=True)):
+            yield self._draft(steps, place, int(length), float(prior), keep_trajectories)
 
     def stream(self, batches: Iterable[Any], **options: Any) -> Iterator[Inversion]:
         """The Inversion of each batch of vectors as it comes: memory holds one batch, however many there are.
