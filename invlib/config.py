@@ -89,7 +89,7 @@ class TrainingConfig:
     condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
     noise_share: float = 0.0  # share of sequences whose vector gets Gaussian noise, and the model is told how much
     max_noise: float = 1.5  # noise levels are drawn uniformly up to this; see ConditionalMDLM.condition
-    length_only: bool = False  # train the length head alone, of a checkpoint whose text needs no more
+    length_only: bool = False  # train the length head alone, anew, of a checkpoint whose text needs no more
     start_from: str | None = None  # a checkpoint whose weights and tokenizer are the start
     seed: int = 0
 

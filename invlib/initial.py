@@ -58,7 +58,10 @@ def without_dead(std: Float[Tensor, "embed"]) -> Float[Tensor, "embed"]:
 
 
 def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
-    """`model` with the weights of the checkpoint; a noise condition and a length head of its own may be new."""
+    """`model` with the weights of the checkpoint; a noise condition and a length head of its own may be new.
+
+    A length head that is trained alone starts anew: gone on from where the text's schedule left it, it overfits.
+    """
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
@@ -72,7 +75,7 @@ def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
     weights = before.state_dict()
     if config.model.standardize:
         weights["embedding_std"] = without_dead(weights["embedding_std"].float())
-    if config.model.length_dim != shape.length_dim:
+    if config.training.length_only or config.model.length_dim != shape.length_dim:
         weights = {name: value for name, value in weights.items() if not name.startswith("length_head.")}
     model.load_state_dict({**model.state_dict(), **weights})
     return model

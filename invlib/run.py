@@ -45,11 +45,15 @@ class Run:
             _cut_log(self.folder / "log.csv", self.trainer.step)
 
     def save(self, scores: dict[str, float]) -> None:
-        """The averaged weights when they are the best so far; then the state."""
+        """The averaged weights when they are the best so far; then the state.
+
+        Best means the highest token F1, or the most right lengths where nothing else is trained.
+        """
         if not self.is_main:
             return
-        if scores["token_f1"] >= self.best:
-            self.best = scores["token_f1"]
+        score = scores["length_right" if self.config.training.length_only else "token_f1"]
+        if score >= self.best:
+            self.best = score
             checkpoint.write(self.folder, self.trainer.ema, self.config)
         state = {
             "identity": self.identity,

@@ -53,7 +53,7 @@ def tiny(tmp_path_factory):
         values["training"].update(changes)
         # Pairs remember the precision of the encoder that made them.
         values["data"]["data_dir"] = str(folder / f"pairs-{values['training']['mixed_precision']}")
-        path = folder / ("-".join(f"{k}{v}" for k, v in changes.items()) + "tiny.yaml")
+        path = folder / ("-".join(f"{k}{v}" for k, v in changes.items()).replace("/", "_") + "tiny.yaml")
         path.write_text(yaml.safe_dump(values))
         return path
 
@@ -394,6 +394,13 @@ def test_the_length_head_can_be_trained_alone(tiny, corpus, uninterrupted, tmp_p
     assert (log["loss"] == 0).all() and log["length_loss"].iloc[-1] < log["length_loss"].iloc[0]
 
 
+def test_a_length_head_that_is_trained_alone_starts_anew(tiny, corpus, uninterrupted, tmp_path):
+    changes = {"length_only": True, "lr": 1e-12, "max_steps": 1, "start_from": str(uninterrupted)}
+    assert train(tiny(**changes), corpus, tmp_path) == 0
+    before, after = (load_file(path / "model.safetensors")["length_head.0.weight"] for path in (uninterrupted, tmp_path))
+    assert not torch.allclose(before, after, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("training", "model", "message"),
     [
@@ -410,19 +417,20 @@ def test_a_length_head_that_is_not_there_is_not_trained(tiny, tmp_path, training
         load_config(tmp_path / "config.yaml")
 
 
-def test_the_best_average_is_what_stays(tiny, corpus, tmp_path, monkeypatch):
-    scores, averages = iter([0.2, 0.5, 0.3]), []
+@pytest.mark.parametrize(("length_only", "best"), [(False, 1), (True, 2)])
+def test_the_best_average_is_what_stays(tiny, corpus, uninterrupted, tmp_path, monkeypatch, length_only, best):
+    scores, averages = iter([(0.2, 0.2), (0.5, 0.3), (0.3, 0.4)]), []
+    changes = {"length_only": True, "start_from": str(uninterrupted)} if length_only else {}
 
     def validate(model, *_):
         averages.append({name: value.clone() for name, value in model.state_dict().items()})
-        return {"token_f1": next(scores)}
+        return dict(zip(("token_f1", "length_right"), next(scores), strict=True))
 
     monkeypatch.setattr(training, "validate", validate)
-    assert train(tiny(), corpus, tmp_path) == 0
-    kept = load_file(tmp_path / "model.safetensors")
-    for name in ("token_embed.weight", "blocks.1.ff.3.weight"):
-        assert torch.equal(kept[name], averages[1][name].bfloat16())
-        assert not torch.equal(kept[name], averages[2][name].bfloat16())
+    assert train(tiny(**changes), corpus, tmp_path) == 0
+    kept = load_file(tmp_path / "model.safetensors")["length_head.0.weight"]
+    is_kept = [torch.equal(kept, average["length_head.0.weight"].bfloat16()) for average in averages]
+    assert is_kept == [number == best for number in range(3)]
 
 
 def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length():
