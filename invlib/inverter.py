@@ -17,7 +17,7 @@ from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.masking import subs_logits
 from invlib.metrics import cosine
-from invlib.model import ConditionalMDLM, Modulation
+from invlib.model import ConditionalMDLM, Modulation, median_length
 from invlib.policies import top_confidence
 from invlib.sampler import Predict, denoise, row_streams
 from invlib.search import Encode, Strategy, Target, Tokens, Watch, improve
@@ -275,8 +275,8 @@ class Inverter:
         return logits.float().log_softmax(dim=1).cpu().numpy()
 
     def predict_lengths(self, vectors: Any) -> np.ndarray:
-        """Number of tokens that the model expects of each vector, [n]; max_seq_len without a length head."""
-        return self.length_log_probs(vectors).argmax(axis=1) + 1
+        """Number of tokens that the model expects of each vector, [n], by `median_length`."""
+        return median_length(torch.from_numpy(self.length_log_probs(vectors))).numpy()
 
     def _noise_levels(self, noise_level: Any, count: int) -> np.ndarray | None:
         """One level per vector [count]; None where all vectors are clean, which every checkpoint can invert."""
@@ -296,7 +296,7 @@ class Inverter:
         beam: int,
         noise: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths to decode and their log-probabilities, both [n, beam], the likeliest first."""
+        """Lengths to decode and their log-probabilities, both [n, beam]: the likeliest; the median where beam is 1."""
         top = self.config.max_seq_len
         if not 1 <= beam <= top or (beam > 1 and (length is not None or not self.config.length_head)):
             raise InputError(
@@ -306,6 +306,8 @@ class Inverter:
         if length is None:
             log_probs = self.length_log_probs(vectors, 0.0 if noise is None else noise)
             order = np.argsort(-log_probs, axis=1, kind="stable")[:, :beam]
+            if beam == 1:
+                order = median_length(torch.from_numpy(log_probs)).numpy()[:, None] - 1
             return order + 1, np.take_along_axis(log_probs, order, axis=1)
         lengths = np.asarray(length)
         if lengths.ndim == 0:

@@ -325,6 +325,12 @@ class ConditionalMDLM(nn.Module):
             )
         return self.length_head(torch.cat(parts, dim=1))
 
+    def predicted_lengths(
+        self, embedding: Float[Tensor, "batch embed"], noise_level: Float[Tensor, "batch"] | None = None
+    ) -> Int[Tensor, "batch"]:
+        """The number of tokens to decode: see `median_length`."""
+        return median_length(self.length_logits(embedding, noise_level).float().log_softmax(dim=1))
+
     def forward(
         self,
         xt: Int[Tensor, "batch length"],
@@ -411,6 +417,14 @@ def _length_head(config: ModelConfig) -> nn.Sequential:
         nn.GELU(),
         nn.Linear(config.length_dim, config.max_seq_len),
     )
+
+
+def median_length(log_probs: Float[Tensor, "batch max_seq_len"]) -> Int[Tensor, "batch"]:
+    """Median of log p(number of tokens), column l standing for l + 1: the least expected distance to the true length.
+
+    Neighbouring lengths share their probability, so that the likeliest one alone is further off on average.
+    """
+    return (log_probs.exp().cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=log_probs.shape[1] - 1) + 1
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: 
     true_lengths = torch.from_numpy(pairs.lengths[rows].astype(np.int64)).to(model.device)
     lengths = true_lengths
     if model.config.length_head:
-        lengths = model.length_logits(embedding).argmax(dim=1) + 1
+        lengths = model.predicted_lengths(embedding)
 
     def predict(xt: Tensor, of: Tensor, at: Tensor) -> Tensor:
         return model(xt, modulation.rows(of), lengths=lengths[of], at=at)

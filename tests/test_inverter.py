@@ -107,9 +107,19 @@ def test_the_predicted_length_is_about_that_of_the_sentence(inverter, vectors):
 
 
 def test_the_predicted_length_counts_from_one(inverter, vectors, monkeypatch):
-    monkeypatch.setattr(inverter.model, "length_logits", lambda *_: torch.eye(32)[[0, 4, 31, 8]])
+    monkeypatch.setattr(inverter.model, "length_logits", lambda *_: 100 * torch.eye(32)[[0, 4, 31, 8]])
     assert inverter.predict_lengths(vectors).tolist() == [1, 5, 32, 9]
     assert [len(t) for t in inverter.invert(vectors, num_steps=1).trajectories] == [1, 5, 32, 9]
+
+
+def test_the_predicted_length_is_the_median_and_a_beam_the_likeliest_ones(inverter, vectors, monkeypatch):
+    probs = torch.zeros(len(vectors), 32)
+    probs[:, [3, 9, 10, 11]] = torch.tensor([0.4, 0.15, 0.2, 0.25])  # of 4, 10, 11, 12
+    monkeypatch.setattr(inverter.model, "length_logits", lambda *_: probs.log())
+    assert inverter.predict_lengths(vectors).tolist() == [10] * len(vectors)
+    assert {len(t) for t in inverter.invert(vectors, num_steps=1).trajectories} == {10}
+    assert {len(t) for t in inverter.invert(vectors, num_steps=1, length_beam=2).trajectories} <= {4, 12}
+    assert inverter.model.predicted_lengths(torch.from_numpy(vectors)).tolist() == [10] * len(vectors)
 
 
 def test_an_empty_text_has_no_cosine_and_costs_no_query(inverter, vectors, monkeypatch):
