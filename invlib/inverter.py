@@ -378,10 +378,11 @@ class Inverter:
         vectors = check_vectors(vector, self.config.embedding_cond_dim)
         noise = self._noise_levels(noise_level, 1)
         heard = None if noise is None else torch.from_numpy(noise).to(self.model.device)
-        with torch.inference_mode():
-            modulation = self.model.modulation(torch.from_numpy(vectors).to(self.model.device), noise_level=heard)
 
-        def denoiser(lengths: Tensor) -> Predict:
+        def denoiser(lengths: Tensor, toward: np.ndarray) -> Predict:
+            row = torch.from_numpy(toward[None]).to(self.model.device)
+            with torch.inference_mode():
+                modulation = self.model.modulation(row, noise_level=heard)
             return self._predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
 
         return Target(

@@ -20,23 +20,29 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.pairs import read_texts
-from invlib.search import BestOf, Strategy, SwapBeam, improve
+from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
 from invlib.studies import usable
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
+BF16_STOP = 1 - 2e-4  # a text's own bf16 vector can be this far from its fp32 vector
 
 
 def recover(
-    inverter: Inverter, texts: Sequence[str], strategies: Sequence[Strategy], *, seed: int = 0
+    inverter: Inverter,
+    texts: Sequence[str],
+    strategies: Sequence[Strategy],
+    *,
+    encode: Encode | None = None,
+    seed: int = 0,
 ) -> Iterator[pd.DataFrame]:
     """Search for every text from its vector alone; yields what was encoded: text, cosine, in the order of the queries.
 
-    The vectors are those of `inverter.encoder`, which is also the encoder that is asked.
+    The vectors are those of `inverter.encoder`; encode: what is asked, that encoder by default.
     """
     for row, text in enumerate(texts):
         vector = inverter.encoder.encode([text])
         drafts = [tuple(inverter.invert(vector).trajectories[0].tokens[-1].tolist())]
-        target = inverter.target(vector[0], generator=torch.Generator().manual_seed(seed + row))
+        target = inverter.target(vector[0], encode=encode, generator=torch.Generator().manual_seed(seed + row))
         for _ in improve(target, strategies, drafts):
             pass
         if target.error:
@@ -69,19 +75,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=500, help="only the first texts that fit (default: 500)")
     parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
     parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
+    parser.add_argument("--bf16", action="store_true", help="search in bf16: faster; vectors and scores stay fp32")
     parser.add_argument("--progress", type=Path, help="what is done so far; default data/runs/recovery.jsonl")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
     chosen = parser.parse_args(arguments)
     progress = chosen.progress or Path("data/runs/recovery.jsonl")
     try:
-        inverter = Inverter.load(chosen.checkpoint)
+        dtype, stop = (torch.bfloat16, BF16_STOP) if chosen.bf16 else (torch.float32, SwapBeam.stop_cosine)
+        inverter = Inverter.load(chosen.checkpoint, dtype=dtype)
+        asked = Encoder.load(inverter.config.encoder_model, dtype=dtype)
         texts = usable(inverter, read_texts(chosen.text))[: chosen.limit]
-        strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries)]
+        strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries, stop)]
         settings = {"checkpoint": chosen.checkpoint, "strategies": [str(strategy) for strategy in strategies]}
         done = _done(progress, {"settings": settings}, texts)
         budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
         remaining = texts[len(done) :]
-        rounds = recover(inverter, remaining, strategies, seed=len(done))
+        rounds = recover(inverter, remaining, strategies, encode=asked.encode, seed=len(done))
         with open(progress, "a", encoding="utf-8") as file:
             for text, found in tqdm(zip(remaining, rounds, strict=True), total=len(remaining), unit=" sentences"):
                 done.append({"text": text, "best": {str(budget): best_within(found, budget) for budget in budgets}})

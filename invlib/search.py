@@ -4,6 +4,7 @@ Three strategies that compose, `search=(BestOf(32), Remask(2), SwapBeam(8))`: ea
 found. All go through one `Target`, which encodes no text twice and never asks more often than it may.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,12 +26,15 @@ Edit = dict[int, Tokens]
 DRAFT_STEPS = 8
 REFILL_STEPS = 4
 MAX_COMBINED = 6  # edits that are tried together
+PASSES = 2  # of combinations after the single edits: the second one builds on what the first one measured
+LONGEST_MOVE = 6  # tokens that change their place together
+OVERSHOOT = 0.5  # how far beyond the vector the denoiser listens, seen from the text that is to be edited
 
 
 class Target:
     """One vector, the denoiser that listens to it, and all texts that were encoded on the way to it.
 
-    denoiser: lengths of a batch → the `Predict` for it, under this vector's modulation in every row.
+    denoiser: lengths of a batch and a vector → the `Predict` for it, under that vector's modulation in every row.
     encode: texts → vectors [n, embed_dim]; an `Encoder.encode` or any function, such as a remote service.
     pinned: {position: token id} that every text must have.
     watch: called with None before every batch of texts and after every step of a refill; what it raises ends the work.
@@ -41,7 +45,7 @@ class Target:
     def __init__(
         self,
         vector: Float[np.ndarray, "embed"],
-        denoiser: Callable[[Tensor], Predict],
+        denoiser: Callable[[Tensor, np.ndarray], Predict],
         decode: Callable[[Sequence[int]], str],
         encode: Encode,
         *,
@@ -102,7 +106,7 @@ class Target:
             return starts
         lengths = torch.tensor([len(start) for start in open_starts], device=self.device)
         steps = denoise(
-            self.denoiser(lengths),
+            self.denoiser(lengths, self.vector),
             lengths,
             mask_token_id=self.mask_token_id,
             num_steps=num_steps,
@@ -119,21 +123,30 @@ class Target:
         filled = iter([tuple(row[:n].tolist()) for row, n in zip(last.tokens, lengths, strict=True)])
         return [next(filled) if self.mask_token_id in start else start for start in starts]
 
-    def alternatives(self, tokens: Tokens) -> Float[Tensor, "length vocab"]:
-        """log p(. | all other tokens) at every position."""
+    def beyond(self, text: "Found") -> Float[np.ndarray, "embed"]:
+        """The vector, moved on in the direction from the text's own to it: what the text lacks stands out there."""
+        ahead = self.vector + OVERSHOOT * (self.vector - text.vector)
+        return ahead / np.linalg.norm(ahead)
+
+    def is_new(self, tokens: Tokens) -> bool:
+        """Whether the text was not encoded yet."""
+        return self.decode(tokens) not in self.found
+
+    def alternatives(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "length vocab"]:
+        """log p(. | all other tokens) at every position, under the modulation of the vector `toward`."""
         grid = torch.tensor([tokens], device=self.device)
         self.model_calls += len(tokens)
-        predict = self.denoiser(torch.tensor([len(tokens)], device=self.device))
+        predict = self.denoiser(torch.tensor([len(tokens)], device=self.device), toward)
         return leave_one_out(predict, grid, torch.ones_like(grid, dtype=torch.bool), self.mask_token_id).cpu()
 
-    def insertions(self, tokens: Tokens) -> Float[Tensor, "gap vocab"]:
+    def insertions(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "gap vocab"]:
         """log p(. | all tokens) of a new token in every gap, the one before the first token first."""
         rows = [(*tokens[:gap], self.mask_token_id, *tokens[gap:]) for gap in range(len(tokens) + 1)]
         if len(rows) > self.max_length:  # the text is as long as it may be: no gap takes a token
             return torch.empty(0, 0)
         grid = torch.tensor(rows, device=self.device)
         self.model_calls += len(rows)
-        predict = self.denoiser(torch.full((len(rows),), len(rows), device=self.device))
+        predict = self.denoiser(torch.full((len(rows),), len(rows), device=self.device), toward)
         with torch.no_grad():
             logits = predict(grid, torch.arange(len(rows), device=self.device), grid == self.mask_token_id)
         return subs_logits(logits.float(), self.mask_token_id).log_softmax(dim=-1).cpu()
@@ -237,6 +250,25 @@ class Remask:
             yield
 
 
+@dataclass
+class Attempts:
+    """A text of the beam, the edits of it that wait, and what the measured ones did to its vector."""
+
+    text: Found
+    waiting: list[Edit]
+    edits: list[Edit] = field(default_factory=list)
+    changes: list[np.ndarray] = field(default_factory=list)  # one for every edit: vector after - vector before
+    rounds: int = 0
+
+    def measure(self, target: Target, edits: Sequence[Edit]) -> None:
+        """Encode what the edits make of the text."""
+        results = target.score(_apply(self.text.tokens, edit) for edit in edits)
+        for edit, result in zip(edits, results, strict=True):
+            if result is not None:
+                self.edits.append(edit)
+                self.changes.append(result.vector - self.text.vector)
+
+
 @dataclass(frozen=True)
 class SwapBeam:
     """Edits of the closest texts, scored by the encoder in batches; a beam of `width` survives.
@@ -265,48 +297,30 @@ class SwapBeam:
     def improve(self, target: Target) -> Iterator[None]:
         """One text of the beam is edited for every yield."""
         target.stop_cosine = self.stop_cosine
-        waiting: dict[str, list[Edit]] = {}  # edits of a text that were not tried yet
-        tried: dict[str, dict[int, tuple[Edit, Found]]] = {}
+        attempts: dict[str, Attempts] = {}
         while target.left > 0:
-            beam = target.best(self.width)
-            # The text that was worked on least; the closest of those.
-            current = min(beam, key=lambda found: (len(tried.get(found.text, ())) // self.breadth, -found.cosine))
-            if current.text not in waiting:
-                waiting[current.text] = list(self._edits(target, current.tokens))
-                tried[current.text] = {}
-            edits, waiting[current.text] = (
-                waiting[current.text][: self.breadth],
-                waiting[current.text][self.breadth :],
-            )
-            if not edits:
-                edits = self._mutations(target, current.tokens)
-            results = target.score(_apply(current.tokens, edit) for edit in edits)
-            memory = tried[current.text]
-            for edit, result in zip(edits, results, strict=True):
-                memory[len(memory)] = (edit, result)
-            singles = [(edit, found) for edit, found in memory.values() if found is not None]
-            target.score(_apply(current.tokens, edit) for edit in _combined(target.vector, current, singles))
+            # The text of the beam that was worked on least; the closest of those.
+            text = min(target.best(self.width), key=lambda found: (_rounds(attempts.get(found.text)), -found.cosine))
+            if text.text not in attempts:
+                attempts[text.text] = Attempts(text, list(self._edits(target, text)))
+            current = attempts[text.text]
+            current.rounds += 1
+            edits, current.waiting = current.waiting[: self.breadth], current.waiting[self.breadth :]
+            current.measure(target, edits or self._rewritten_spans(target, text.tokens))
+            for _ in range(PASSES):
+                current.measure(target, _combined(target, current))
             yield
 
-    def _edits(self, target: Target, tokens: Tokens) -> Iterator[Edit]:
+    def _edits(self, target: Target, text: Found) -> Iterator[Edit]:
         """Single edits, the most promising of every kind first, the kinds interleaved."""
-        instead, between = target.alternatives(tokens), target.insertions(tokens)
+        tokens, toward = text.tokens, target.beyond(text)
+        instead, between = target.alternatives(tokens, toward), target.insertions(tokens, toward)
         here = instead.gather(1, torch.tensor(tokens)[:, None])
         substitutions = self._ranked(instead - here, tokens, lambda i, v: {2 * i + 1: (v,)})
         insertions = self._ranked(between, None, lambda gap, v: {2 * gap: (v,)})
         deletions = [{2 * int(i) + 1: ()} for i in here[:, 0].argsort()]
-        n = len(tokens)
-        swaps = [
-            {2 * i + 1: (tokens[j],), 2 * j + 1: (tokens[i],)}
-            for gap in range(1, n)
-            for i in range(n - gap)
-            if tokens[i] != tokens[j := i + gap]
-        ]
-        moves = [
-            {2 * i + 1: (), 2 * gap: (tokens[i],)} for i in range(n) for gap in range(n + 1) if gap not in (i, i + 1)
-        ]
-        moves = [moves[k] for k in target.random.permutation(len(moves))]
-        return _interleaved([substitutions, insertions, deletions, swaps, moves], (10, 3, 2, 3, 2))
+        swaps, moves = _swaps(tokens, instead), _moves(tokens, instead, between)
+        return _interleaved([substitutions, insertions, deletions, swaps, moves], (8, 3, 3, 5, 4))
 
     def _ranked(self, score: Tensor, tokens: Tokens | None, edit_of: Callable[[int, int], Edit]) -> list[Edit]:
         """The top_k tokens of every row, best first over all rows; a token is no edit of itself."""
@@ -315,18 +329,20 @@ class SwapBeam:
         places = [(int(k) // ids.shape[1], int(ids.flatten()[k])) for k in order]
         return [edit_of(i, v) for i, v in places if tokens is None or tokens[i] != v]
 
-    def _mutations(self, target: Target, tokens: Tokens) -> list[Edit]:
+    def _rewritten_spans(self, target: Target, tokens: Tokens) -> list[Edit]:
         """Random spans written anew by the denoiser, for a text whose single edits are all tried."""
-        starts = []
+        spans, starts = [], []
         for _ in range(self.breadth // 2):
             length = int(target.random.integers(1, max(2, len(tokens) // 2 + 1)))
             first = int(target.random.integers(0, len(tokens) - length + 1))
             size = max(1, length + int(target.random.integers(-1, 2)))
             size = min(size, target.max_length - len(tokens) + length)
+            spans.append((first, length, size))
             starts.append(tokens[:first] + (target.mask_token_id,) * size + tokens[first + length :])
-        rewritten = target.refill(starts, 1.0, 1.0)
-        everything = {2 * i + 1: () for i in range(1, len(tokens))}
-        return [{**everything, 1: new} for new in rewritten]
+        return [
+            {**{2 * i + 1: () for i in range(first, first + length)}, 2 * first + 1: new[first : first + size]}
+            for (first, length, size), new in zip(spans, target.refill(starts, 1.0, 1.0), strict=True)
+        ]
 
 
 Strategy = BestOf | Remask | SwapBeam
@@ -351,26 +367,66 @@ def _apply(tokens: Tokens, edit: Edit) -> Tokens:
     return tuple(token for slot in slots for token in slot)
 
 
-def _combined(vector: np.ndarray, current: Found, singles: list[tuple[Edit, Found]], count: int = 32) -> list[Edit]:
+def _swaps(tokens: Tokens, instead: Tensor) -> list[Edit]:
+    """Two tokens in each other's place, the likeliest first: log p of both there against log p of both here."""
+    n = len(tokens)
+    at = instead[:, list(tokens)]  # [i, j]: log p of token j at position i
+    gain = (at + at.T - at.diagonal()[:, None] - at.diagonal()[None]).numpy()
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n) if tokens[i] != tokens[j]]
+    return [{2 * i + 1: (tokens[j],), 2 * j + 1: (tokens[i],)} for i, j in sorted(pairs, key=lambda pair: -gain[pair])]
+
+
+def _moves(tokens: Tokens, instead: Tensor, between: Tensor) -> list[Edit]:
+    """Spans in another gap, the likeliest first: log p of their ends there against log p of their ends here."""
+    n = len(tokens)
+    here = instead[:, list(tokens)].diagonal().numpy()
+    there = between[:, list(tokens)].numpy() if len(between) else np.zeros((n + 1, n))
+    moves = [
+        (i, j, gap)
+        for i in range(n)
+        for j in range(i + 1, min(n, i + LONGEST_MOVE) + 1)
+        for gap in range(n + 1)
+        if not i <= gap <= j
+    ]
+    gain = [there[gap, i] + there[gap, j - 1] - here[i] - here[j - 1] for i, j, gap in moves]
+    ranked: dict[tuple[int, ...], tuple[int, int, int]] = {}
+    for k in np.argsort(gain)[::-1]:
+        # A span that goes behind its neighbour, or the neighbour in front of it: the same three ends, the same text.
+        ranked.setdefault(tuple(sorted(moves[k])), moves[k])
+    return [{**{2 * k + 1: () for k in range(i, j)}, 2 * gap: tokens[i:j]} for i, j, gap in ranked.values()]
+
+
+def _combined(target: Target, current: Attempts, count: int = 32) -> list[Edit]:
     """Compatible edits that should come closest together, by adding up what each did to the vector alone."""
-    if not singles:
+    if not current.edits:
         return []
-    change = np.stack([found.vector - current.vector for _, found in singles])
-    order = np.argsort([-found.cosine for _, found in singles])
+    edits, vector, change = current.edits, target.vector, np.stack(current.changes)
+    alone = _cosine(current.text.vector + change, vector)
     combinations: dict[frozenset[int], float] = {}
-    for first in order[: count // 2]:
-        chosen, total = [int(first)], current.vector + change[first]
+    for first in np.argsort(-alone)[: count // 2]:
+        chosen, total, closest = [int(first)], current.text.vector + change[first], alone[first]
+        combinations[frozenset(chosen)] = float(closest)
         while len(chosen) < MAX_COMBINED:
-            cosine = (total + change) @ vector / np.linalg.norm(total + change, axis=1)
-            taken = {slot for k in chosen for slot in singles[k][0]}
-            free = np.array([taken.isdisjoint(edit) for edit, _ in singles])
-            best = int(np.where(free, cosine, -1).argmax())
-            if not free[best] or cosine[best] <= total @ vector / np.linalg.norm(total):
+            taken = {slot for k in chosen for slot in edits[k]}
+            free = np.array([taken.isdisjoint(edit) for edit in edits])
+            cosine = np.where(free, _cosine(total + change, vector), -1)
+            best = int(cosine.argmax())
+            if cosine[best] <= closest:
                 break
-            chosen, total = [*chosen, best], total + change[best]
-            combinations[frozenset(chosen)] = float(cosine[best])
-    ranked = sorted(combinations, key=lambda chosen: -combinations[chosen])[:count]
-    return [{slot: new for k in chosen for slot, new in singles[k][0].items()} for chosen in ranked]
+            chosen, total, closest = [*chosen, best], total + change[best], cosine[best]
+            combinations[frozenset(chosen)] = float(closest)
+    ranked = sorted(combinations, key=lambda chosen: -combinations[chosen])
+    together = ({slot: new for k in chosen for slot, new in edits[k].items()} for chosen in ranked)
+    new = (edit for edit in together if target.is_new(_apply(current.text.tokens, edit)))
+    return list(itertools.islice(new, count))
+
+
+def _cosine(vectors: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return vectors @ target / np.linalg.norm(vectors, axis=-1)
+
+
+def _rounds(attempts: Attempts | None) -> int:
+    return 0 if attempts is None else attempts.rounds
 
 
 def _interleaved(kinds: Sequence[Sequence[Edit]], shares: Sequence[int]) -> Iterator[Edit]:

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 import invlib
 from invlib import recovery
@@ -68,6 +69,23 @@ def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch,
     assert main([*command, "--out", str(tmp_path / "b.csv")]) == 0
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv"), pd.read_csv(tmp_path / "b.csv"))
     assert sorted(pd.read_csv(tmp_path / "a.csv")["queries"].unique()) == [1, 20]
+
+
+def test_a_search_in_bf16_asks_a_bf16_encoder_and_scores_in_fp32(corpus, tmp_path, monkeypatch):
+    seen = []
+    whole = recovery.recover
+
+    def watched(inverter, texts, strategies, *, encode, seed):
+        vectors = inverter.encoder.encode(SENTENCES)
+        seen.append((inverter.model.token_embed.weight.dtype, abs(encode(SENTENCES) - vectors).max(), strategies))
+        return whole(inverter, texts, strategies, encode=encode, seed=seed)
+
+    monkeypatch.setattr(recovery, "recover", watched)
+    command = ["--text", str(corpus), "--queries", "3", "--bf16", "--out", str(tmp_path / "a.csv")]
+    assert main([*command, "--progress", str(tmp_path / "progress.jsonl")]) == 0
+    ((dtype, difference, strategies),) = seen
+    assert dtype == torch.bfloat16 and 1e-5 < difference < 1e-2
+    assert strategies[-1].stop_cosine == recovery.BF16_STOP
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invlib.errors import InputError
-from invlib.search import BestOf, Remask, SwapBeam, Target, improve
+from invlib.search import BestOf, Remask, SwapBeam, Target, _apply, _moves, _swaps, improve
 
 WORDS = [
     *("[PAD]", "the", "a", "old", "young", "keeper", "sailor"),
@@ -48,7 +48,7 @@ class BagOfWords:
         return vector / np.linalg.norm(vector)
 
 
-def indifferent(lengths):
+def indifferent(lengths, toward):
     """A denoiser to which all words are alike."""
 
     def predict(xt, rows, at):
@@ -106,6 +106,37 @@ def test_single_edits_alone_need_more_queries_than_combined_ones(encoder, monkey
     run(alone, SwapBeam(max_queries=2000), draft=draft)
     assert combined.best(1)[0].text == TRUTH
     assert combined.queries < alone.queries
+
+
+def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_refills(encoder):
+    heard = []
+
+    def listening(lengths, toward):
+        heard.append(toward)
+        return indifferent(lengths, toward)
+
+    target = make_target(encoder)
+    target.denoiser = listening
+    run(target, SwapBeam(max_queries=10))
+    draft = BagOfWords.vector("a young keeper closed the gate")
+    ahead = target.vector + 0.5 * (target.vector - draft)
+    for toward in heard:
+        np.testing.assert_allclose(toward, ahead / np.linalg.norm(ahead), atol=1e-6)
+    heard.clear()
+    run(target, BestOf(20))
+    assert all(toward is target.vector for toward in heard) and heard
+
+
+def test_swaps_and_moves_come_in_the_order_of_the_denoisers_belief():
+    before, after = tokens("the gate opened keeper"), tokens("keeper opened the gate")
+    belief = torch.full((4, len(WORDS)), -9.0)
+    between = torch.full((5, len(WORDS)), -9.0)
+    belief[0, after[0]] = belief[3, before[0]] = -1.0  # "keeper" first and "the" last
+    assert _apply(before, _swaps(before, belief)[0]) == tokens("keeper gate opened the")
+    between[4, before[0]] = between[4, before[1]] = -1.0  # "the … gate" behind everything
+    assert _apply(before, _moves(before, belief, between)[0]) == tokens("opened keeper the gate")
+    moved = [_apply(before, edit) for edit in _moves(before, belief, torch.empty(0, 0))]
+    assert len(moved) == len(set(moved)) == 10 and all(sorted(text) == sorted(before) for text in moved)
 
 
 @pytest.mark.parametrize(

@@ -397,7 +397,9 @@ def test_the_length_head_can_be_trained_alone(tiny, corpus, uninterrupted, tmp_p
 def test_a_length_head_that_is_trained_alone_starts_anew(tiny, corpus, uninterrupted, tmp_path):
     changes = {"length_only": True, "lr": 1e-12, "max_steps": 1, "start_from": str(uninterrupted)}
     assert train(tiny(**changes), corpus, tmp_path) == 0
-    before, after = (load_file(path / "model.safetensors")["length_head.0.weight"] for path in (uninterrupted, tmp_path))
+    before, after = (
+        load_file(path / "model.safetensors")["length_head.0.weight"] for path in (uninterrupted, tmp_path)
+    )
     assert not torch.allclose(before, after, atol=1e-3)
 
 
