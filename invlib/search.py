@@ -264,7 +264,7 @@ class Attempts:
         """Encode what the edits make of the text."""
         results = target.score(_apply(self.text.tokens, edit) for edit in edits)
         for edit, result in zip(edits, results, strict=True):
-            if result is not None:
+            if result is not None and edit not in self.edits:
                 self.edits.append(edit)
                 self.changes.append(result.vector - self.text.vector)
 
@@ -298,9 +298,11 @@ class SwapBeam:
         """One text of the beam is edited for every yield."""
         target.stop_cosine = self.stop_cosine
         attempts: dict[str, Attempts] = {}
-        while target.left > 0:
+        width = self.width
+        while target.left > 0 and width <= self.width + target.queries:
+            before = target.queries
             # The text of the beam that was worked on least; the closest of those.
-            text = min(target.best(self.width), key=lambda found: (_rounds(attempts.get(found.text)), -found.cosine))
+            text = min(target.best(width), key=lambda found: (_rounds(attempts.get(found.text)), -found.cosine))
             if text.text not in attempts:
                 attempts[text.text] = Attempts(text, list(self._edits(target, text)))
             current = attempts[text.text]
@@ -309,6 +311,8 @@ class SwapBeam:
             current.measure(target, edits or self._rewritten_spans(target, text.tokens))
             for _ in range(PASSES):
                 current.measure(target, _combined(target, current))
+            if target.queries - before < max(1, self.breadth // 8):  # all that is near was encoded: look further away
+                width += 1
             yield
 
     def _edits(self, target: Target, text: Found) -> Iterator[Edit]:

@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished cells (default: {CACHE})")
     parser.add_argument("--out", type=Path, default=DATA / "tables")
     chosen = parser.parse_args(arguments)
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), _commit()  # the tables themselves are no change that it should tell
     try:
         naive = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
         attackers = load_attackers(naive, locate(chosen.checkpoint) / "attackers")
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         _write(chosen.out / "utility.csv", costs(naive, texts))
         _write(chosen.out / "sweep.csv", attacks(naive, attackers, texts, chosen.cache))
         about = {
-            "commit": _commit(),
+            "commit": commit,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "weights": fingerprint(naive.model),
             "texts": len(texts.studied),

@@ -157,6 +157,15 @@ def test_the_budget_is_a_hard_limit_and_nothing_is_encoded_twice(encoder, strate
         assert target.queries == budget
 
 
+def test_a_search_ends_when_there_is_nothing_left_to_encode(encoder):
+    target = make_target(encoder)
+    target.vector = -target.vector  # never found
+    target.length_probs, target.max_length = np.array([0.5, 0.5]), 2
+    run(target, SwapBeam(max_queries=5000), draft="the gate")
+    words = len(WORDS) - 1  # without [MASK]
+    assert target.queries == words + words**2, "all there is to ask"
+
+
 def test_best_of_keeps_the_closest_of_its_drafts(encoder):
     found = run(make_target(encoder), BestOf(30))
     cosines = [float(BagOfWords.vector(text) @ BagOfWords.vector(TRUTH)) for text in encoder.asked]

@@ -29,6 +29,8 @@ class LabView {
     this.model = model;
     this.options = model.get("options");
     this.kind = "text";
+    // Several pages may show one lab: each waits for the answers to what it asked itself.
+    Object.assign(this, { page: Math.random().toString(36).slice(2), asked: 0, answered: 0 });
     this.root = h("div", {
       class: "invlib-lab",
       role: "group",
@@ -49,6 +51,7 @@ class LabView {
       "change:uploaded": () => this.takeUpload(),
       "change:notice": () => this.drawNotice(),
       "change:progress": () => this.drawProgress(),
+      "change:answered": () => this.hear(),
     };
     for (const [event, act] of Object.entries(this.heard)) model.on(event, act);
     for (const act of [this.drawFrames, this.drawVector, this.drawOutcome, this.drawSteering]) act.call(this);
@@ -65,7 +68,21 @@ class LabView {
   }
 
   send(action, more = {}, buffers = []) {
-    this.model.send({ do: action, ...more }, undefined, buffers);
+    this.asked += 1;
+    this.model.send({ do: action, page: this.page, number: this.asked, ...more }, undefined, buffers);
+    this.drawBusy();
+  }
+
+  hear() {
+    const { page, number } = this.model.get("answered");
+    if (page !== this.page) return;
+    this.answered = number;
+    this.drawBusy();
+  }
+
+  // Busy from the click on, and not only from when the kernel has heard of it.
+  drawBusy() {
+    this.root.setAttribute("aria-busy", this.isRunning || this.answered < this.asked);
   }
 
   get state() {
@@ -417,7 +434,7 @@ class LabView {
   drawProgress() {
     const { state, found } = this.model.get("progress");
     const isBusy = state === "running";
-    this.root.setAttribute("aria-busy", isBusy);
+    this.drawBusy();
     this.invertButton.classList.toggle("busy", isBusy); // not disabled: a click is answered
     this.stopButton.disabled = state === "idle";
     if (isBusy && this.wasState !== "running") this.hasBegun = true;

@@ -38,6 +38,7 @@ class Lab(anywidget.AnyWidget):
     uploaded = traitlets.Dict().tag(sync=True)
     notice = traitlets.Dict().tag(sync=True)  # the one line that says what went wrong
     progress = traitlets.Dict().tag(sync=True)  # last: a page that sees "idle" has seen all the rest
+    answered = traitlets.Dict().tag(sync=True)  # which message of which page was answered by all that stands above
 
     def __init__(self, inverter: Inverter, text: str, limits: Limits):
         self.session = Session(inverter, limits, changed=self._tell)
@@ -56,6 +57,7 @@ class Lab(anywidget.AnyWidget):
             self.notice = {"kind": "error", "text": _sentence(error)}
         except Exception as error:  # a callback's error goes to a log that nobody at the page reads
             self.notice = {"kind": "error", "text": f"{type(error).__name__}: {error}"}
+        self.answered = {name: content.get(name) for name in ("page", "number")}
 
     def _invert(self, content: dict, _: list) -> None:
         self.session.invert(_settings(content))
