@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m invlib.tables", description="Make the full-size tables.")
     parser.add_argument("--checkpoint", default="minilm")
-    parser.add_argument("--limit", type=int, help="only so many texts, for a trial (default: all 505)")
+    parser.add_argument("--limit", type=int, help="only so many texts, for a trial (default: all 553)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished cells (default: {CACHE})")
     parser.add_argument("--out", type=Path, default=DATA / "tables")
     chosen = parser.parse_args(arguments)
