@@ -1,13 +1,15 @@
 """Recovery: how much a search finds for how many encoder queries.
 
 `python -m invlib.recovery --text FILE` writes `search.csv` beside a checkpoint's weights: every metric against the
-number of queries. It may be stopped at any moment; the same command goes on with the sentences that are missing.
+number of queries, and which commit measured it when. It may be stopped at any moment; the same command goes on with
+the sentences that are missing.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +22,7 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.pairs import read_texts
+from invlib.provenance import commit_of_this_clone
 from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
 from invlib.studies import usable
 
@@ -79,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--progress", type=Path, help="what is done so far; default data/runs/recovery.jsonl")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
     chosen = parser.parse_args(arguments)
-    progress = chosen.progress or Path("data/runs/recovery.jsonl")
+    progress, commit = chosen.progress or Path("data/runs/recovery.jsonl"), commit_of_this_clone()
     try:
         dtype, stop = (torch.bfloat16, BF16_STOP) if chosen.bf16 else (torch.float32, SwapBeam.stop_cosine)
         inverter = Inverter.load(chosen.checkpoint, dtype=dtype)
@@ -96,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
                 done.append({"text": text, "best": {str(budget): best_within(found, budget) for budget in budgets}})
                 print(json.dumps(done[-1]), file=file, flush=True)
         table = curve(texts, [row["best"] for row in done], inverter.encoder)
+        table = table.assign(commit=commit, made=datetime.now(UTC).isoformat(timespec="seconds"))
         out = chosen.out or locate(chosen.checkpoint) / "search.csv"
         write_atomically(out, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
     except InputError as error:

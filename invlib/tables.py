@@ -8,7 +8,6 @@ with known pairs have their try, measures what each defence costs a search, and 
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.leaks import Record, read_records
 from invlib.perturb import KnownPairs, Perturbation
+from invlib.provenance import commit_of_this_clone
 from invlib.sweep import CACHE, sweep
 from invlib.utility import Retrieval, cost, read_retrieval
 
@@ -146,7 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished cells (default: {CACHE})")
     parser.add_argument("--out", type=Path, default=DATA / "tables")
     chosen = parser.parse_args(arguments)
-    started, commit = time.perf_counter(), _commit()  # the tables themselves are no change that it should tell
+    started = time.perf_counter()
+    commit = commit_of_this_clone()  # now: the tables themselves are no change that it should tell
     try:
         naive = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
         attackers = load_attackers(naive, locate(chosen.checkpoint) / "attackers")
@@ -176,21 +177,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _write(path: Path, table: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: table.to_csv(partial, index=False, float_format="%.5g"))
-
-
-def _commit() -> str:
-    """The commit of this clone, "+" behind it where files differ; "unknown" outside of a clone."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            cwd=PACKAGE,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ FLOORS = (  # top first; a module imports only from floors below its own
     ("model", "encoder", "tokenizer", "policies"),
     ("utility",),
     ("perturb", "leaks", "independent", "controls", "extrapolation"),
-    ("config", "masking", "trajectory", "metrics", "compute"),
+    ("config", "masking", "trajectory", "metrics", "compute", "provenance"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

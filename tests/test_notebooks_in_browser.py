@@ -147,6 +147,7 @@ def screenshots(page: Page, name: str) -> None:
     for theme in ("Light", "Dark"):
         page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme}")
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", str(theme == "Light").lower())
+        expect(page.locator("#jupyterlab-splash")).to_have_count(0)
         page.evaluate(SETTLED)
         page.screenshot(path=SCREENS / f"lab-{name}-{theme.lower()}.png", timeout=120_000)
     page.set_viewport_size({"width": 1280, "height": 1000})

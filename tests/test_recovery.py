@@ -9,6 +9,7 @@ import torch
 import invlib
 from invlib import recovery
 from invlib.errors import InputError
+from invlib.provenance import commit_of_this_clone
 from invlib.recovery import best_within, curve, main, recover
 from invlib.search import BestOf, SwapBeam
 
@@ -67,8 +68,10 @@ def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch,
     assert [row["text"] for row in rows] == SENTENCES, "two words are too short, and nobody is done twice"
     command[-1] = str(tmp_path / "another.jsonl")
     assert main([*command, "--out", str(tmp_path / "b.csv")]) == 0
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv"), pd.read_csv(tmp_path / "b.csv"))
-    assert sorted(pd.read_csv(tmp_path / "a.csv")["queries"].unique()) == [1, 20]
+    one, other = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv"))
+    pd.testing.assert_frame_equal(one.drop(columns="made"), other.drop(columns="made"))
+    assert sorted(one["queries"].unique()) == [1, 20] and one["made"].str.endswith("+00:00").all()
+    assert one["commit"].unique().tolist() == [commit_of_this_clone()]
 
 
 def test_a_search_in_bf16_asks_a_bf16_encoder_and_scores_in_fp32(corpus, tmp_path, monkeypatch):
