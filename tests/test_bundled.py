@@ -50,6 +50,20 @@ def test_how_the_scores_were_measured_is_told_as_it_was(document, scores):
     assert re.search(rf"closest of\s(the first )?{pool:,} training sentences", told)
 
 
+def test_what_the_search_is_said_to_find_is_what_it_found():
+    curve = pd.read_csv(FOLDER / "search.csv")
+    most = curve[curve["queries"] == curve["queries"].max()].set_index("metric")
+    shown = {"exact_match": "{:.3f}", "bleu": "{:.1f}", "cosine": "{:.3f}"}
+    figures = []
+    for metric, digits in shown.items():
+        value, low, high = (digits.format(most.loc[metric, column]) for column in ("value", "low", "high"))
+        figures.append(f"{metric.replace('_', ' ')} {value} ({low}–{high})")
+    told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (n,), (queries,) = most["n"].unique(), most["queries"].unique()
+    assert f"up to {queries:,} times for each sentence, the search finds on {n} of these sentences: " in told
+    assert ", ".join(figures) in told
+
+
 def test_the_learning_curve_of_the_model_card_is_that_of_the_log():
     log = pd.read_csv(FOLDER / "log.csv").dropna(subset="token_f1")
     rows = [
