@@ -1,4 +1,4 @@
-"""`python -m invlib.audit VECTORS --out FOLDER`; under `accelerate launch` several processes share the work."""
+"""`python -m invlib.audit VECTORS --out FOLDER`; under `accelerate launch` or torchrun several processes share the work."""
 
 import argparse
 import sys
