@@ -1,4 +1,4 @@
-"""`python -m invlib.audit VECTORS --out FOLDER`; under `accelerate launch` or torchrun several processes share the work."""
+"""`python -m invlib.audit VECTORS --out FOLDER`; several processes share the work under accelerate or torchrun."""
 
 import argparse
 import sys
