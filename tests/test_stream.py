@@ -44,7 +44,7 @@ def test_random_drafts_of_a_stream_differ_from_batch_to_batch(inverter):
     same = [np.ones((2, 384))] * 2
     options = {"temperature": 1.0, "generator": torch.Generator().manual_seed(0)}
     first, second = (inversion.texts for inversion in inverter.stream(same, **options))
-    assert len({*first, *second}) == 4
+    assert set(first).isdisjoint(second)
 
 
 def test_a_bad_vector_is_named_with_its_batch(inverter):
