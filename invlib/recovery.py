@@ -70,18 +70,7 @@ def curve(references: Sequence[str], best: Sequence[dict[str, str]], encoder: En
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invlib.recovery", description="Exact match, BLEU and cosine against encoder queries."
-    )
-    parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
-    parser.add_argument("--checkpoint", default="minilm")
-    parser.add_argument("--limit", type=int, default=500, help="only the first texts that fit (default: 500)")
-    parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
-    parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
-    parser.add_argument("--bf16", action="store_true", help="search in bf16: faster; vectors and scores stay fp32")
-    parser.add_argument("--progress", type=Path, help="what is done so far; default data/runs/recovery.jsonl")
-    parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     progress, commit = chosen.progress or Path("data/runs/recovery.jsonl"), commit_of_this_clone()
     try:
         dtype, stop = (torch.bfloat16, BF16_STOP) if chosen.bf16 else (torch.float32, SwapBeam.stop_cosine)
@@ -111,6 +100,21 @@ def main(arguments: list[str] | None = None) -> int:
     print(table.pivot(index="queries", columns="metric", values="value").round(3).to_string())
     print(f"n = {len(texts)}; written to {out}")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m invlib.recovery", description="Exact match, BLEU and cosine against encoder queries."
+    )
+    parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
+    parser.add_argument("--checkpoint", default="minilm")
+    parser.add_argument("--limit", type=int, default=500, help="only the first texts that fit (default: 500)")
+    parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
+    parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
+    parser.add_argument("--bf16", action="store_true", help="search in bf16: faster; vectors and scores stay fp32")
+    parser.add_argument("--progress", type=Path, help="what is done so far; default data/runs/recovery.jsonl")
+    parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
+    return parser
 
 
 def _done(path: Path, header: dict, texts: Sequence[str]) -> list[dict]:

@@ -21,6 +21,7 @@ from invlib.checkpoint import locate, write_atomically
 from invlib.compute import FlopMeter
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
+from invlib.provenance import commit_of_this_clone
 from invlib.speed.clock import seconds
 from invlib.speed.machine import description
 
@@ -96,14 +97,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="turns of every setting (default: 3)")
     parser.add_argument("--largest", type=int, default=128, help="leave out larger values of every axis")
     parser.add_argument("--out", type=Path, help="default: cost.csv in the checkpoint's folder")
-    chosen = parser.parse_args(arguments)
+    chosen, commit = parser.parse_args(arguments), commit_of_this_clone()
     try:
         if chosen.repeats < 1 or chosen.largest < 1:
             raise InputError(f"--repeats and --largest must be at least 1, got {chosen.repeats} and {chosen.largest}")
         inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
         axes = {axis: tuple(v for v in values if v <= chosen.largest) for axis, values in AXES.items()}
         table, per_call, per_gflop = explained(measure(inverter, axes, base=Setting(), repeats=chosen.repeats))
-        machine = f"{description(inverter.model.device)}, bf16, {datetime.now(UTC):%Y-%m-%d}"
+        machine = f"{description(inverter.model.device)}, bf16, {datetime.now(UTC):%Y-%m-%d}, commit {commit}"
         out = chosen.out or locate(chosen.checkpoint) / "cost.csv"
         table = table.assign(machine=machine)
         write_atomically(out, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
