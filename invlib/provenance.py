@@ -5,10 +5,13 @@ from pathlib import Path
 
 
 def commit_of_this_clone() -> str:
-    """The commit of this clone, "+" behind it where files differ; "unknown" outside of a clone."""
+    """The whole name of this clone's commit, "+" behind it where files differ; "unknown" outside of a clone.
+
+    Whole, because a reader of CSV takes a shortened name like 4e2117656003 for a number, and this one for infinity.
+    """
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
