@@ -166,6 +166,7 @@ VARIANTS = (
     ),
     Variant("unscaled", "vector as it is, entries of about 1/√d", times=lambda d: 1.0),
     Variant("no length head of its own", "the length is read from the condition", {"length_dim": 0}),
+    Variant("no average", "the last weights instead of their running average", training={"ema_decay": 0.0}),
 )
 
 

@@ -95,9 +95,10 @@ def padded(pairs: Pairs, number: int, config: Config, accelerator: Accelerator) 
 def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int, steps: int) -> pd.DataFrame:
     """Both ways by turns: one row per round and way, with sentences per second, operations per second and the loss.
 
-    Round 0 warms up and is left out. The loss is that of the last step of the round.
+    An optimiser step takes the configuration's micro-batches, as in training. Round 0 warms up and is left out. The
+    loss is that of the last step of the round.
     """
-    accelerator = Accelerator()
+    accelerator, accumulated = Accelerator(), config.training.grad_accum
     ways = {
         OURS: Trainer(copy.deepcopy(start), config.training, accelerator),
         PLAIN: StraightforwardTrainer(start, config.training, accelerator),
@@ -105,15 +106,15 @@ def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int
     batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, seed=0)
     rows = []
     for turn in range(rounds + 1):
-        numbers = range(turn * steps, (turn + 1) * steps)
+        numbers = range(turn * steps * accumulated, (turn + 1) * steps * accumulated)
         made = {
             OURS: [make_batch(pairs, batches, number, config, accelerator) for number in numbers],
             PLAIN: [padded(pairs, number, config, accelerator) for number in numbers],
         }
         for way, trainer in ways.items():
             begin, before = time.perf_counter(), trainer.flops
-            for batch in made[way]:
-                loss, _ = trainer.update([batch])
+            for first in range(0, len(numbers), accumulated):
+                loss, _ = trainer.update(made[way][first : first + accumulated])
             seconds = time.perf_counter() - begin
             samples = sum(batch.size for batch in made[way])
             rows.append(
@@ -144,9 +145,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m invlib.speed.training", description=__doc__.partition("\n")[0])
     parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
     parser.add_argument("--config", type=Path, default=Path("configs/minilm.yaml"))
-    parser.add_argument("--limit", type=int, default=8192, help="sentences to use (default: the first 8192)")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=2**16,
+        help="sentences to use (default: the first 65536); few leave batches of one length unfilled",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default: 5)")
-    parser.add_argument("--steps", type=int, default=8, help="optimiser steps a turn (default: 8)")
+    parser.add_argument("--steps", type=int, default=4, help="optimiser steps a turn (default: 4)")
     chosen = parser.parse_args(arguments)
     try:
         config = load_config(chosen.config)
@@ -164,7 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _start(config: Config, texts: list[str], folder: Path) -> tuple[ConditionalMDLM, Pairs]:
     (folder / "sentences.txt").write_text("\n".join(" ".join(text.split()) for text in texts), encoding="utf-8")
-    encoder = Encoder.load(config.model.encoder_model, device=Accelerator().device)
+    dtype = torch.bfloat16 if config.training.bf16 else torch.float32
+    encoder = Encoder.load(config.model.encoder_model, device=Accelerator().device, dtype=dtype)
     tokenizer = Tokenizer.prune(encoder.tokenizer, texts, config.model.vocab_size)
     pairs = Pairs.build(folder / "pairs", folder / "sentences.txt", encoder, tokenizer, config.model.max_seq_len)
     return initial_model(config, encoder, tokenizer, pairs), pairs
