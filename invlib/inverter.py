@@ -506,9 +506,12 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
 
 
 def _by_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows in batches of similar length, so that little padding is computed; a progress bar when long."""
+    """Rows in batches of similar length, so that little padding is computed; a progress bar when long.
+
+    Inside another bar, as in an audit of many chunks, it goes when it is full.
+    """
     order = np.argsort(lengths, kind="stable")
-    with tqdm(total=len(order), desc="invert", unit=" vectors", disable=len(order) < LONG) as bar:
+    with tqdm(total=len(order), desc="invert", unit=" vectors", leave=None, disable=len(order) < LONG) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             yield rows
