@@ -50,6 +50,8 @@ def read_records(path: str | Path) -> list[Record]:
     if not path.is_file():
         raise InputError(f"there is no file {path}; the project's own records are data/records/records.jsonl")
     lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise InputError(f"{path} is empty; expected one record a line")
     return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -121,6 +123,8 @@ def _record(line: str, place: str) -> Record:
     try:
         found = json.loads(line)
         record = Record(found["text"], tuple(Secret(s["kind"], s["value"]) for s in found["secrets"]))
+        if not all(isinstance(value, str) for value in (record.text, *(s.value for s in record.secrets))):
+            raise TypeError
     except (ValueError, KeyError, TypeError):
         form = '{"text": "…", "secrets": [{"kind": "name", "value": "…"}]}'
         raise InputError(f"{place} is not of the form {form}; repair it or remove it") from None

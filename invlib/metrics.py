@@ -191,6 +191,9 @@ def _check(references: Sequence[str], texts: Sequence[str]) -> None:
         raise InputError(f"{len(references)} references but {len(texts)} texts; give one text per reference")
     if not references:
         raise InputError("there is nothing to score; give at least one reference")
-    for row, reference in enumerate(references):
+    for row, (reference, text) in enumerate(zip(references, texts, strict=True)):
+        for name, found in (("reference", reference), ("text", text)):
+            if not isinstance(found, str):
+                raise InputError(f"{name} {row} is {found!r}; expected a string, an empty one where nothing came back")
         if not words(reference):
             raise InputError(f"reference {row} is empty; remove it, there is nothing to recover")

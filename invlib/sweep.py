@@ -5,7 +5,9 @@ an interrupted sweep goes on where it stopped.
 """
 
 import dataclasses
+import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,9 +132,14 @@ class Bench:
             "version": VERSION,
             "weights": fingerprint(self.inverter.model),
             "precision": str(weight.dtype),
-            "encoder": self.inverter.encoder.name,
+            "encoder": self._encoder(),
             "texts": _digest(json.dumps([self.texts, secrets]).encode()),
         }
+
+    def _encoder(self) -> dict:
+        encoder = self.inverter.encoder
+        precision = str(next(encoder.model.parameters()).dtype)
+        return {"name": encoder.name, "prompt": encoder.prompt, "dim": encoder.dim, "precision": precision}
 
     def score(self, texts: Sequence[str], vectors: np.ndarray, of: np.ndarray | None = None) -> list[dict]:
         """Every metric of what was written. vectors: of these texts, zero for an empty one; of: row → its reference."""
@@ -181,22 +188,59 @@ def cell_inputs(cell: Cell) -> dict:
     """What a cell depends on besides its sweep, in plain values."""
     return {
         "perturbation": None if cell.perturbation is None else describe(cell.perturbation),
-        "options": {name: getattr(value, "__name__", value) for name, value in cell.options.items()},
+        "options": {name: _plain(value) for name, value in cell.options.items()},
         "seed": cell.seed,
     }
 
 
 def describe(perturbation: Perturbation) -> dict:
-    """The class and every parameter of a perturbation; arrays by their SHA-256."""
-    values: dict[str, Any] = {"class": type(perturbation).__name__}
-    for field in dataclasses.fields(perturbation):
-        value = getattr(perturbation, field.name)
-        if isinstance(value, Perturbation):
-            value = describe(value)
-        elif isinstance(value, np.ndarray):
-            value = _digest(str(value.shape).encode() + np.ascontiguousarray(value, np.float64).tobytes())
-        values[field.name] = value
-    return values
+    """The class, the formulas and every parameter of a perturbation; arrays by their SHA-256.
+
+    The formulas, because one that is being written in a notebook changes under the same name.
+    Raises `InputError` for one whose parameters cannot be told: it is no dataclass.
+    """
+    kind = type(perturbation)
+    if not isinstance(perturbation, Perturbation) or not dataclasses.is_dataclass(perturbation):
+        raise InputError(
+            f"a sweep takes perturbations (dataclasses derived from invlib.perturb.Perturbation), got {kind.__name__}"
+        )
+    return {**_fields(perturbation), "formulas": _digest((_source(kind._store) + _source(kind._recover)).encode())}
+
+
+def _fields(value: Any) -> dict:
+    names = [field.name for field in dataclasses.fields(value)]
+    return {"class": _name(type(value)), **{name: _plain(getattr(value, name)) for name in names}}
+
+
+def _plain(value: Any) -> Any:
+    """A parameter in plain values: another parameter has others."""
+    if isinstance(value, Perturbation):
+        return describe(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
+    if isinstance(value, np.ndarray):
+        return _digest(str(value.shape).encode() + np.ascontiguousarray(value, np.float64).tobytes())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, functools.partial):
+        return {"function": _plain(value.func), "arguments": _plain(value.args), "named": _plain(value.keywords)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return {"function": _name(value), "source": _digest(_source(value).encode())} if callable(value) else value
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+
+
+def _source(function: Any) -> str:
+    """How a function is written, or its bytecode where nobody kept the text."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return function.__code__.co_code.hex() if hasattr(function, "__code__") else _name(function)
 
 
 def _grid(
@@ -207,6 +251,11 @@ def _grid(
         for seed in seeds:
             for perturbation in ([None, Unchanged()] if reference else []) + changed:
                 chosen = options(perturbation or Unchanged()) if callable(options) else options
+                if not isinstance(chosen, Mapping):
+                    raise InputError(
+                        f"the decoding {label!r} is {chosen!r}; expected options of Inverter.invert, such as "
+                        "{'num_steps': 8}"
+                    )
                 yield Cell(perturbation, label, chosen, seed)
 
 
@@ -245,7 +294,10 @@ def _path(folder: Path, inputs: dict) -> Path:
     try:
         plain = json.dumps(inputs, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError):
-        raise InputError(f"the decoding {inputs['options']} holds more than plain values and functions") from None
+        raise InputError(
+            f"{inputs['perturbation']} with the decoding {inputs['options']} holds values that cannot name a cell; "
+            "use numbers, texts, functions and dataclasses"
+        ) from None
     return folder / f"{_digest(plain.encode())[:32]}.json"
 
 

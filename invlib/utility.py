@@ -17,6 +17,7 @@ import torch
 from invlib.errors import InputError
 from invlib.metrics import interval
 from invlib.perturb import Perturbation, unit
+from invlib.perturb.perturbation import is_whole
 
 ROWS = 512  # compared with all others at a time: [n, n] of a large store would not fit
 
@@ -56,8 +57,8 @@ def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> 
     Equal similarities are taken in row order. Raises `InputError` unless 1 ≤ k < n and the rows belong together.
     """
     _check(clean, vectors)
-    if not 1 <= k < len(clean):
-        raise InputError(f"k must be from 1 to {len(clean) - 1} for {len(clean)} vectors, got {k}")
+    if not is_whole(k, 1, len(clean) - 1):
+        raise InputError(f"k must be an integer from 1 to {len(clean) - 1} for {len(clean)} vectors, got {k}")
     pairs = zip(_similarities(clean), _similarities(vectors), strict=True)
     return np.array([np.isin(_top(after, k), _top(before, k)).mean() for before, after in pairs])
 
@@ -91,8 +92,9 @@ def ndcg(queries: np.ndarray, sentences: np.ndarray, relevance: np.ndarray, *, k
             f"{len(queries)} queries and {len(sentences)} sentences need grades of shape "
             f"[{len(queries)}, {len(sentences)}], got {list(relevance.shape)}"
         )
-    if k < 1:
-        raise InputError(f"k must be at least 1, got {k}")
+    if not is_whole(k, 1):
+        raise InputError(f"k must be an integer, at least 1, got {k}")
+    _check_finite({"query": queries, "sentence": sentences})
     none = np.flatnonzero(~(relevance > 0).any(axis=1))
     if none.size:
         raise InputError(f"query {none[0]} has no relevant sentence; judge one or remove the query")
@@ -148,10 +150,14 @@ def _check(clean: np.ndarray, vectors: np.ndarray) -> None:
             f"clean and perturbed vectors must belong together row by row, got shapes {list(clean.shape)} and "
             f"{list(vectors.shape)}"
         )
-    for name, array in (("clean", clean), ("perturbed", vectors)):
+    _check_finite({"clean row": clean, "perturbed row": vectors})
+
+
+def _check_finite(arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
         broken = np.flatnonzero(~np.isfinite(array).all(axis=1))
         if broken.size:
-            raise InputError(f"{name} row {broken[0]} has NaN or infinite entries; remove it or repair its source")
+            raise InputError(f"{name} {broken[0]} has NaN or infinite entries; remove it or repair its source")
 
 
 def _read_lines(path: Path) -> list[dict]:

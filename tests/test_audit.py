@@ -280,7 +280,7 @@ def test_processes_share_the_chunks(stored, tmp_path, inverter):
 
 
 def test_the_folder_of_another_audit_is_refused(stored, tmp_path, inverter):
-    Audit(open_source(stored), inverter, tmp_path / "out")
+    Audit(open_source(stored), inverter, tmp_path / "out").run(progress=False)
     with pytest.raises(InputError, match="holds an audit with num_steps = 4, this one has 2"):
         Audit(open_source(stored), inverter, tmp_path / "out", num_steps=2)
     with pytest.raises(InputError, match="process below processes"):
@@ -367,3 +367,78 @@ def test_two_launched_processes_share_one_audit(stored, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").glob("part-*")) == [
         f"part-000000{number}.parquet" for number in range(3)
     ]
+
+
+@pytest.mark.parametrize("options", [{}, {"index": False}, {"index_label": "id"}])
+def test_a_csv_as_pandas_writes_it_keeps_its_rows_and_names(tmp_path, options):
+    pd.DataFrame(ARRAY, index=[f"t{row}" for row in range(ROWS)]).to_csv(tmp_path / "v.csv", **options)
+    chunks = list(open_source(tmp_path / "v.csv").chunks(4))
+    np.testing.assert_allclose(np.concatenate([chunk.vectors for chunk in chunks]), ARRAY, rtol=1e-5)
+    ids = [name for chunk in chunks for name in chunk.ids]
+    assert ids == [str(row) if options.get("index") is False else f"t{row}" for row in range(ROWS)]
+
+
+def test_large_lists_are_lists(tmp_path):
+    column = lists(ARRAY).cast(pa.large_list(pa.float64()))
+    pq.write_table(pa.table({"vector": column}), tmp_path / "v.parquet")
+    (chunk,) = open_source(tmp_path / "v.parquet").chunks(ROWS)
+    np.testing.assert_allclose(chunk.vectors, ARRAY, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.jsonl"])
+def test_text_in_another_encoding_and_blank_lines(tmp_path, name):
+    rows = [json.dumps(row) if name.endswith("jsonl") else ",".join(map(str, row)) for row in ARRAY.tolist()]
+    (tmp_path / name).write_bytes("\n".join([*rows, "", ""]).encode())
+    assert sum(len(chunk.ids) for chunk in open_source(tmp_path / name).chunks(4)) == ROWS
+    (tmp_path / name).write_bytes("\n".join(rows).encode("utf-16"))
+    with pytest.raises(InputError, match="is not UTF-8 text; save it again as UTF-8"):
+        list(open_source(tmp_path / name).chunks(4))
+
+
+def test_an_absent_embedding_is_a_broken_row(tmp_path):
+    lines = [{"embedding": None}, *({"embedding": row} for row in ARRAY[:2].tolist()), {"embedding": None}]
+    (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = [chunk.finite().tolist() for chunk in open_source(tmp_path / "v.jsonl").chunks(3)]
+    assert found == [[False, True, True], [False]]
+
+
+def test_broken_rows_at_the_front_do_not_stop_the_audit(inverter, vectors, tmp_path):
+    np.save(tmp_path / "v.npy", np.concatenate([np.full_like(vectors, np.nan), vectors]))
+    found = Audit(open_source(tmp_path / "v.npy"), inverter, tmp_path / "out", chunk=len(vectors))
+    assert found.origin.n == len(vectors)
+    np.save(tmp_path / "w.npy", np.full_like(vectors, np.nan))
+    with pytest.raises(InputError, match="holds 0 usable vectors"):
+        _ = Audit(open_source(tmp_path / "w.npy"), inverter, tmp_path / "other").origin
+    assert not (tmp_path / "other").exists(), "what was refused claims no folder"
+
+
+def test_other_vectors_under_the_same_name_are_another_audit(inverter, vectors, tmp_path):
+    np.save(tmp_path / "v.npy", vectors)
+    Audit(open_source(tmp_path / "v.npy"), inverter, tmp_path / "out").run(progress=False)
+    np.save(tmp_path / "v.npy", vectors[::-1])
+    with pytest.raises(InputError, match="holds an audit with first = "):
+        Audit(open_source(tmp_path / "v.npy"), inverter, tmp_path / "out")
+
+
+def test_slightly_noisy_vectors_are_changed_and_not_doubted(inverter, own):
+    noisy = perturb.GaussianNoise(0.005).store(own[1], torch.Generator().manual_seed(0))
+    origin = audit.check_origin(inverter, noisy)
+    assert origin.plausible and origin.changed and "changed afterwards, as by noise" in str(origin)
+    assert not audit.check_origin(inverter, own[1]).changed
+
+
+def test_a_damaged_lance_table_is_told(tmp_path):
+    lancedb = pytest.importorskip("lancedb")
+    rows = [{"id": str(row), "vector": vector} for row, vector in enumerate(ARRAY.tolist())]
+    lancedb.connect(tmp_path).create_table("t", rows)
+    source = open_source(tmp_path)
+    for path in (tmp_path / "t.lance" / "data").iterdir():
+        path.write_bytes(b"x" * 64)
+    with pytest.raises(InputError, match="is it damaged, or of another version"):
+        list(source.chunks(4))
+
+
+def test_no_text_has_no_patterns():
+    nothing = audit.Summary(3, 3, np.zeros(0, np.float32), {"number": 0}, pd.DataFrame())
+    with pytest.raises(InputError, match="no vector of this audit could be inverted"):
+        audit.scorecard(nothing)

@@ -141,6 +141,8 @@ def test_what_cannot_be_scored_is_refused():
         ("not json", "line 2 is not of the form"),
         ('{"text": "a b"}', "line 2 is not of the form"),
         ('["a"]', "line 2 is not of the form"),
+        ('{"text": 5, "secrets": []}', "line 2 is not of the form"),
+        ('{"text": "a 3", "secrets": [{"kind": "number", "value": 3}]}', "line 2 is not of the form"),
         ('{"text": "a b", "secrets": [{"kind": "colour", "value": "a"}]}', "line 2 has a secret of kind 'colour'"),
         ('{"text": "a b", "secrets": [{"kind": "name", "value": "c"}]}', "line 2: the secret 'c' does not stand in"),
         ('{"text": "a b", "secrets": [{"kind": "name", "value": ""}]}', "line 2: the secret '' does not stand in"),
@@ -192,3 +194,9 @@ def test_contact_data_are_of_ranges_that_reach_nobody(project):
         # And none that is not annotated.
         assert len(phone.findall(record.text)) == sum(secret.kind == "phone" for secret in record.secrets)
         assert record.text.count("@") == sum(secret.kind == "email" for secret in record.secrets)
+
+
+def test_an_empty_file_of_records_is_refused(tmp_path):
+    (tmp_path / "r.jsonl").touch()
+    with pytest.raises(InputError, match="is empty; expected one record a line"):
+        leaks.read_records(tmp_path / "r.jsonl")

@@ -161,11 +161,11 @@ def test_rows_that_another_perturbation_stored_are_refused(perturbation):
         (lambda: perturb.ProductQuantisation.fit(CLEAN, 8, codes=257), "codes must be from 2 to 256"),
         (lambda: perturb.ProductQuantisation.fit(CLEAN[:9], 8, codes=16), "codes must be at most the 9 training"),
         (lambda: perturb.ProductQuantisation.fit(CLEAN, 8), "is random; pass generator"),
-        (lambda: perturb.Truncation(0, D), "keep must be from 1 to 384, got 0"),
-        (lambda: perturb.Truncation(385, D), "keep must be from 1 to 384, got 385"),
-        (lambda: perturb.PrincipalComponents.fit(CLEAN, 0), "keep must be from 1 to 299 for 300 vectors"),
-        (lambda: perturb.PrincipalComponents.fit(CLEAN, 300), "keep must be from 1 to 299"),
-        (lambda: perturb.RandomProjection.draw(D, 0, seeded()), "keep must be from 1 to 384, got 0"),
+        (lambda: perturb.Truncation(0, D), "keep must be an integer from 1 to 384, got 0"),
+        (lambda: perturb.Truncation(385, D), "keep must be an integer from 1 to 384, got 385"),
+        (lambda: perturb.PrincipalComponents.fit(CLEAN, 0), "keep must be an integer from 1 to 299 for 300 vectors"),
+        (lambda: perturb.PrincipalComponents.fit(CLEAN, 300), "keep must be an integer from 1 to 299"),
+        (lambda: perturb.RandomProjection.draw(D, 0, seeded()), "keep must be an integer from 1 to 384, got 0"),
         (lambda: perturb.RandomProjection.draw(D, 9), "is random; pass generator"),
         (lambda: perturb.SecretRotation.draw(0, seeded()), "embed_dim must be at least 1"),
         (lambda: perturb.SecretRotation.draw(D), "is random; pass generator"),
@@ -175,7 +175,7 @@ def test_rows_that_another_perturbation_stored_are_refused(perturbation):
         (lambda: perturb.Scaling(0.0), "factor must be a finite number > 0, got 0"),
         (lambda: perturb.Scaling(-1.0), "factor must be"),
         (lambda: perturb.Interpolation(1.1), "weight must be from 0 to 1, got 1.1"),
-        (lambda: perturb.Averaging(0), "count must be at least 1, got 0"),
+        (lambda: perturb.Averaging(0), "count must be an integer, at least 1, got 0"),
         (
             lambda: perturb.Averaging(301).store(CLEAN, seeded()),
             "301 different vectors are asked for, the batch has 300",
@@ -638,3 +638,27 @@ def test_unchanged_stores_a_copy():
     stored = perturb.Unchanged().store(CLEAN)
     np.testing.assert_array_equal(stored, CLEAN)
     assert stored is not CLEAN and not np.shares_memory(stored, CLEAN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(perturb.Perturbation):
+    """One that a user is writing: the way back is `back`."""
+
+    back: object
+    name = "own"
+    measure = "nothing"
+    strength = 1
+
+    def _store(self, vectors, random):
+        return vectors[:, :7]
+
+    def _recover(self, stored):
+        return self.back(stored)
+
+
+def test_a_way_back_that_is_not_finite_or_missing_is_refused_by_name():
+    for value in (math.nan, math.inf):
+        with pytest.raises(InputError, match="own maps row 0 back to infinite or NaN entries"):
+            perturb.apply(Own(lambda stored, value=value: np.full((len(stored), D), value)), CLEAN)
+    with pytest.raises(InputError, match=rf"own maps back to shape \[{len(CLEAN)}, 7\].* write the way back"):
+        perturb.apply(Own(lambda stored: stored), CLEAN)

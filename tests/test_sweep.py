@@ -1,5 +1,7 @@
 """The sweep: its grid, its numbers, and that a finished cell is never computed twice."""
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -12,10 +14,13 @@ import invlib
 from invlib import perturb, studies
 from invlib import sweep as module
 from invlib.controls import nearest, somebody_else
+from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.independent import LatentSemantic
 from invlib.leaks import Record, Secret
-from invlib.sweep import Bench, Cell, describe, measure, sweep
+from invlib.policies import entropy_bounded
+from invlib.search import BestOf
+from invlib.sweep import Bench, Cell, cell_inputs, describe, measure, sweep
 
 ONE_STEP = {"1 step": {"num_steps": 1}}
 NOISE = perturb.GaussianNoise(0.02)
@@ -159,7 +164,7 @@ def test_an_empty_text_ranks_last_and_has_no_cosine(inverter, sentences):
         ({"texts": ["One.", "Two."]}, "needs at least 3 texts, got 2"),
         ({"texts": ["One.", "Two.", " "]}, "text 2 is ' '"),
         ({"seeds": ()}, "at least one perturbation .*, one decoding and one seed"),
-        ({"decodings": {"odd": {"num_steps": 1, "temperature": object()}}}, "more than plain values and functions"),
+        ({"decodings": {"odd": {"num_steps": 1, "temperature": object()}}}, "values that cannot name a cell"),
         ({"cache": "/dev/null/cells"}, "cannot hold the cells of a sweep"),
     ],
 )
@@ -231,3 +236,55 @@ def test_the_independent_embedder_sees_words_and_no_order(sentences):
 def test_the_independent_embedder_needs_sentences(sentences, message):
     with pytest.raises(InputError, match=message):
         LatentSemantic(sentences)
+
+
+@pytest.mark.parametrize("change", [{"prompt": "query: "}, {"dim": 100}, {"dtype": torch.bfloat16}])
+def test_another_state_of_the_encoder_makes_another_cell(inverter, sentences, change):
+    mine = Bench(inverter, sentences).identity
+    other = invlib.Inverter(inverter.model, inverter.tokenizer, Encoder.load("minilm", **change))
+    theirs = Bench(other, sentences).identity
+    assert mine.pop("encoder") != theirs.pop("encoder") and mine == theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(perturb.Perturbation):
+    """One that a user is writing."""
+
+    name = "own"
+    measure = "nothing"
+    strength = 1
+
+    def _store(self, vectors, random):
+        return vectors
+
+
+def test_a_changed_formula_makes_another_cell(monkeypatch):
+    before = describe(Own())
+    monkeypatch.setattr(Own, "_store", lambda self, vectors, random: -vectors)
+    assert describe(Own()) != before
+
+
+def test_strategies_partial_functions_and_numpy_numbers_name_a_cell():
+    def inputs(**options):
+        return json.dumps(cell_inputs(Cell(NOISE, "", options, 0)))
+
+    policies = [functools.partial(entropy_bounded, gamma=gamma) for gamma in (0.1, 0.1, 0.2)]
+    one, same, other = (inputs(policy=policy) for policy in policies)
+    assert one == same != other
+    assert inputs(search=BestOf(2)) == inputs(search=BestOf(2)) != inputs(search=BestOf(3))
+    assert inputs(policy=lambda p: p) != inputs(
+        policy=lambda p: -p  # on a line of its own: a lambda is told by its line
+    )
+    assert inputs(temperature=np.float32(0.5)) == inputs(temperature=0.5)
+
+
+def test_a_perturbation_without_parameters_and_options_that_are_none_are_told(run):
+    class Bare(perturb.Perturbation):
+        """No dataclass: its parameters cannot be told."""
+
+        strength, name, measure = 1, "bare", "nothing"
+
+    with pytest.raises(InputError, match="a sweep takes perturbations .* got Bare"):
+        run(perturbations=[Bare()])
+    with pytest.raises(InputError, match="expected options of Inverter.invert, such as"):
+        run(decodings={"fast": lambda perturbation: "fast"})

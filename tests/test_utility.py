@@ -75,7 +75,7 @@ def test_what_keeps_the_angles_costs_nothing(measure):
 
 @pytest.mark.parametrize("k", [0, -1, 60])
 def test_a_k_that_there_are_no_neighbours_for_is_refused(k):
-    with pytest.raises(InputError, match=f"k must be from 1 to 59 for 60 vectors, got {k}"):
+    with pytest.raises(InputError, match=f"k must be an integer from 1 to 59 for 60 vectors, got {k}"):
         utility.neighbour_recall(CLEAN, NOISY, k=k)
 
 
@@ -156,7 +156,7 @@ def test_what_has_no_ndcg_is_refused():
         utility.ndcg(circle(0, 1), circle(0, 1, 2), grades)
     with pytest.raises(InputError, match=r"need grades of shape \[2, 2\], got \[2, 3\]"):
         utility.ndcg(circle(0, 1), circle(0, 1), grades)
-    with pytest.raises(InputError, match="k must be at least 1, got 0"):
+    with pytest.raises(InputError, match="k must be an integer, at least 1, got 0"):
         utility.ndcg(circle(0), circle(0, 1, 2), grades[:1], k=0)
 
 
@@ -237,3 +237,10 @@ def test_ids_that_do_not_resolve_are_refused(sentences, queries, said, tmp_path)
         utility.read_retrieval(tmp_path)
     with pytest.raises(InputError, match="there is no file"):
         utility.read_retrieval(tmp_path / "none")
+
+
+def test_a_query_with_nan_has_no_ndcg():
+    queries = circle(0, 1)
+    queries[1, 0] = np.nan
+    with pytest.raises(InputError, match="query 1 has NaN or infinite entries"):
+        utility.ndcg(queries, circle(0, 1, 2), np.ones((2, 3), int))

@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     state = Accelerator()
     try:
         audit = _open(chosen, state)
+        origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
         if state.is_main_process:
-            print(audit.origin, flush=True)
+            print(origin, flush=True)
         state.wait_for_everyone()
         done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
         print(f"{done}, {_share(state)}; parts are in {chosen.out}", flush=True)
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         if state.is_main_process:
             _report(audit, chosen.records)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if state.is_main_process:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {chosen.out}", file=sys.stderr)

@@ -4,6 +4,7 @@ Memory holds one chunk. A part that is written is never done again, so a stopped
 belongs to process k mod processes, so several can share the work.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from invlib.audit.databases import CHROMA_FILE, ChromaCollection, LanceTable
 from invlib.audit.files import FILES
-from invlib.audit.origin import Origin, check_dimension, check_origin
+from invlib.audit.origin import SAMPLE, Origin, check_dimension, check_origin
 from invlib.audit.source import Chunk, Source
 from invlib.checkpoint import fingerprint, write_atomically
 from invlib.errors import InputError
@@ -96,22 +97,28 @@ class Audit:
         self.source, self.inverter, self.out = source, inverter, Path(out)
         self.chunk, self.num_steps, self.verify = chunk, num_steps, verify
         self.process, self.processes = process, processes
-        self._claim()
+        self._check_claim()
 
     @cached_property
     def origin(self) -> Origin:
-        """Where the vectors seem to come from, judged by the first chunk."""
-        first = next(iter(self.source.chunks(self.chunk, lambda number: number == 0)))
-        check_dimension(first.vectors.shape[1], self.inverter.config.embedding_cond_dim)
-        good = first.vectors[first.finite()]
+        """Where the vectors seem to come from, judged by the first chunk, or as many as it takes to fill the sample."""
+        good = np.zeros((0, self.inverter.config.embedding_cond_dim), np.float32)
+        for chunk in self.source.chunks(self.chunk):
+            if not chunk.finite().any():
+                continue  # absent vectors have no dimension either
+            check_dimension(chunk.vectors.shape[1], self.inverter.config.embedding_cond_dim)
+            good = np.concatenate([good, chunk.vectors[chunk.finite()]])
+            if len(good) >= SAMPLE:
+                break
         if len(good) < 2:
-            raise InputError(f"{self.source.name}: the first {len(first.ids)} rows hold fewer than 2 usable vectors")
+            raise InputError(f"{self.source.name} holds {len(good)} usable vectors; an audit needs at least 2")
         return check_origin(self.inverter, good, num_steps=self.num_steps)
 
     def run(self, tell: Callable[[str], None] = print, *, progress: bool = True) -> Throughput:
         """Do what is left of this process's share. Broken rows are told one by one, and counted at the end."""
+        self._claim()
         started, done, broken = time.perf_counter(), 0, 0
-        with tqdm(total=self.source.count, desc="audit", unit=" vectors", disable=not progress) as bar:
+        with tqdm(total=self._left(), desc="audit", unit=" vectors", disable=not progress) as bar:
             for chunk in self.source.chunks(self.chunk, self._wanted):
                 check_dimension(chunk.vectors.shape[1], self.inverter.config.embedding_cond_dim)
                 part = self._recovered(chunk)
@@ -148,40 +155,64 @@ class Audit:
         rows = range(chunk.start, chunk.start + len(good))
         return pa.table([list(rows), chunk.ids, texts.tolist(), confidence, problems], schema=SCHEMA)
 
+    def _left(self) -> int | None:
+        """How many vectors of this process's share are not done yet; None where only reading it all tells."""
+        if self.source.count is None:
+            return None
+        starts = range(0, self.source.count, self.chunk)
+        return sum(min(self.chunk, self.source.count - start) for start in starts if self._wanted(start // self.chunk))
+
     def _wanted(self, number: int) -> bool:
         return number % self.processes == self.process and not self._path(number).is_file()
 
     def _path(self, number: int) -> Path:
         return self.out / f"part-{number:07d}.parquet"
 
-    def _claim(self) -> None:
-        """Write down what this folder is the audit of, or refuse one of something else."""
-        about = {
+    @cached_property
+    def _about(self) -> dict:
+        """What this is the audit of.
+
+        Other vectors under the same name show in the digest of the first chunk, unless only later ones were changed.
+        """
+        first = next(iter(self.source.chunks(self.chunk, lambda number: number == 0)), None)
+        vectors = np.zeros(0, np.float32) if first is None else first.vectors
+        return {
             "source": self.source.name,
             "count": self.source.count,
+            "first": hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest(),
             "weights": fingerprint(self.inverter.model),
             "chunk": self.chunk,
             "num_steps": self.num_steps,
             "verify": self.verify,
         }
+
+    def _check_claim(self) -> None:
+        """Refuse a folder that holds the audit of something else."""
         path = self.out / "audit.json"
         if not path.is_file():
             if any(self.out.glob("part-*.parquet")):
                 raise InputError(f"{self.out} holds parts but no audit.json; choose another --out")
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{self.out} cannot be made: {error.strerror}; choose another --out") from None
-            if self.process == 0:
-                write_atomically(path, lambda partial: Path(partial).write_text(json.dumps(about, indent=1) + "\n"))
             return
         found = json.loads(path.read_text(encoding="utf-8"))
-        for key, value in about.items():
+        for key, value in self._about.items():
             if found.get(key) != value:
                 raise InputError(
                     f"{self.out} holds an audit with {key} = {found.get(key)!r}, this one has {value!r}; "
                     "choose another --out, or delete the folder"
                 )
+
+    def _claim(self) -> None:
+        """Write down what this folder is the audit of, before its first part."""
+        path = self.out / "audit.json"
+        if path.is_file():
+            return
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.out} cannot be made: {error.strerror}; choose another --out") from None
+        if self.process == 0:
+            contents = json.dumps(self._about, indent=1) + "\n"
+            write_atomically(path, lambda partial: Path(partial).write_text(contents, encoding="utf-8"))
 
 
 def _problem(vector: np.ndarray) -> str:

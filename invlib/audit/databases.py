@@ -73,12 +73,18 @@ class LanceTable(Source):
         for number in range(-(-self.count // size)):
             if wanted(number):
                 start = number * size
-                page = self._table.search().select(self._id + [self._column]).limit(size).offset(start).to_arrow()
+                page = self._page(size, start)
                 vectors = list_column(page.column(self._column).combine_chunks(), start, self.name)
                 ids = [str(row) for row in range(start, start + len(vectors))]
                 if self._id:
                     ids = [str(name) for name in page.column("id").to_pylist()]
                 yield Chunk(number, start, ids, vectors)
+
+    def _page(self, size: int, start: int) -> Any:
+        try:
+            return self._table.search().select(self._id + [self._column]).limit(size).offset(start).to_arrow()
+        except Exception as error:  # as above
+            raise InputError(_unreadable(self.name, error)) from None
 
 
 def choose(wanted: str | None, names: list[str], where: str) -> str:

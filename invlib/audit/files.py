@@ -25,7 +25,9 @@ class NpyFile(Source):
         try:
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{path} cannot be read as .npy: {_first_line(error)}") from None
+            raise InputError(
+                f"{path} cannot be read as .npy: {_first_line(error).partition('. If you trust')[0]}"
+            ) from None
         as_vectors(self._array[:0], self.name)
         self.count = len(self._array)
 
@@ -33,7 +35,8 @@ class NpyFile(Source):
         for number in range(-(-self.count // size)):
             if wanted(number):
                 start = number * size
-                vectors = np.array(self._array[start : start + size], np.float32)
+                with np.errstate(over="ignore"):  # what fp32 cannot hold is told as infinite, with its row
+                    vectors = np.array(self._array[start : start + size], np.float32)
                 yield Chunk(number, start, [str(row) for row in range(start, start + len(vectors))], vectors)
 
 
@@ -88,7 +91,7 @@ class ParquetFile(Source):
                 schema, self.count = file.schema_arrow, file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} cannot be read as .parquet: {_first_line(error)}") from None
-        lists = [field.name for field in schema if pa.types.is_list(field.type) or _is_fixed(field.type)]
+        lists = [field.name for field in schema if _is_list(field.type)]
         numbers = [
             f.name for f in schema if f.name != "id" and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
         ]
@@ -123,12 +126,12 @@ class JsonlFile(Source):
         self.name, self._path = str(path), path
 
     def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        with open(self._path, encoding="utf-8-sig") as file:
-            for chunk in row_chunks(((None, line) for line in file), size, wanted, self._parse):
-                ids = [self._ids.pop(row, name) for row, name in enumerate(chunk.ids, chunk.start)]
-                yield Chunk(chunk.number, chunk.start, ids, chunk.vectors)
+        lines = ((None, line) for line in _lines(self._path) if line.strip())
+        for chunk in row_chunks(lines, size, wanted, self._parse):
+            ids = [self._ids.pop(row, name) for row, name in enumerate(chunk.ids, chunk.start)]
+            yield Chunk(chunk.number, chunk.start, ids, chunk.vectors)
 
-    def _parse(self, line: str, row: int) -> list[float]:
+    def _parse(self, line: str, row: int) -> list[float] | None:
         try:
             found = json.loads(line)
         except ValueError:
@@ -136,7 +139,10 @@ class JsonlFile(Source):
         if isinstance(found, dict):
             if "id" in found:
                 self._ids[row] = str(found["id"])
-            found = found.get(next((name for name in VECTOR_NAMES if name in found), ""))
+            name = next((name for name in VECTOR_NAMES if name in found), "")
+            if name and found[name] is None:
+                return None
+            found = found.get(name)
         return _numbers(found, self.name, row)
 
     @property
@@ -145,21 +151,25 @@ class JsonlFile(Source):
 
 
 class CsvFile(Source):
-    """One vector a line, numbers separated by commas; a header line is allowed, and a column `id` names the rows."""
+    """One vector a line, numbers separated by commas; a header line is allowed, and a column `id` names the rows.
+
+    The header may be that of pandas: the columns' numbers, and nothing above the rows' names.
+    """
 
     def __init__(self, path: Path):
         self.name, self._path = str(path), path
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = next(csv.reader(file), [])
-        self._has_header = not any(map(_is_number, first))
-        self._id = first.index("id") if self._has_header and "id" in first else None
+        first = next(csv.reader(_lines(path)), [])
+        names = ["id", *first[1:]] if first and not first[0].strip() else first
+        columns = [name for name in names if name != "id"]
+        is_counted = len(columns) > 1 and columns == [str(number) for number in range(len(columns))]
+        self._has_header = is_counted or not any(map(_is_number, first))
+        self._id = names.index("id") if self._has_header and "id" in names else None
 
     def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        with open(self._path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            if self._has_header:
-                next(lines)
-            yield from row_chunks(map(self._split, lines), size, wanted, self._parse)
+        lines = csv.reader(_lines(self._path))
+        if self._has_header:
+            next(lines)
+        yield from row_chunks((self._split(cells) for cells in lines if cells), size, wanted, self._parse)
 
     def _split(self, cells: list[str]) -> tuple[str | None, list[str]]:
         if self._id is None or self._id >= len(cells):
@@ -171,6 +181,15 @@ class CsvFile(Source):
             if cell.strip() and not _is_number(cell):
                 raise InputError(f"{self.name} row {row} holds {cell[:40]!r} in place of a number; remove that column")
         return [float(cell) if cell.strip() else np.nan for cell in cells]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, their ends kept. Raises `InputError` where it is not UTF-8."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            yield from file
+        except UnicodeDecodeError:
+            raise InputError(f"{path} is not UTF-8 text; save it again as UTF-8") from None
 
 
 FILES = {".npy": NpyFile, ".npz": NpzFile, ".parquet": ParquetFile, ".jsonl": JsonlFile, ".csv": CsvFile}
@@ -217,6 +236,10 @@ def _one_of(names: list[str], where: str) -> str:
     if len(names) == 1 or len(known) == 1:
         return (known or names)[0]
     raise InputError(f"{where}: {', '.join(names) or 'none'}; expected one, or one called {' or '.join(VECTOR_NAMES)}")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_fixed(kind)
 
 
 def _is_fixed(kind: pa.DataType) -> bool:

@@ -22,7 +22,10 @@ KNOWN = {384: "minilm (all-MiniLM-L6-v2), bundled", 1024: "Qwen/Qwen3-Embedding-
 
 @dataclass(frozen=True)
 class Origin:
-    """What a sample says about where the vectors come from. Empty `doubts`: nothing speaks against the encoder."""
+    """What a sample says about where the vectors come from. Empty `doubts`: nothing speaks against the encoder.
+
+    Vectors that were changed a little, as by noise, still come from it and can still be read: `changed`, not doubted.
+    """
 
     encoder: str
     n: int
@@ -37,12 +40,22 @@ class Origin:
     def plausible(self) -> bool:
         return not self.doubts
 
+    @property
+    def changed(self) -> bool:
+        """Do coordinates that the encoder leaves at zero hold numbers?"""
+        return self.unused > UNUSED_LIMIT  # NaN is no change
+
     def __str__(self) -> str:
         facts = (
             f"{self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
             f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of "
             f"{self.loop:.2f} (to another vector: {self.control:.2f})."
         )
+        if self.plausible and self.changed:
+            return (
+                f"These vectors can come from {self.encoder}, changed afterwards, as by noise: coordinates that it "
+                f"never uses hold numbers, and the recovered texts lead back all the same. {facts}"
+            )
         if self.plausible:
             return f"These vectors can come from {self.encoder}. {facts}"
         return f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}. {facts}"
@@ -103,10 +116,10 @@ def _round_trip(inverter: Inverter, rows: np.ndarray, num_steps: int) -> tuple[f
 
 def _doubts(unused: float, likeness: float, loop: float, n: int) -> list[str]:
     doubts = []
-    if unused > UNUSED_LIMIT:  # NaN is no doubt
-        doubts.append("coordinates that it never uses hold numbers, as after a rotation, a projection or noise")
     if likeness < LIKENESS_LIMIT and n >= SAMPLE // 2:
         doubts.append("their mean is not like its mean")
     if loop < LOOP_LIMIT:
         doubts.append("the texts recovered from them lead elsewhere when they are encoded again")
+    if doubts and unused > UNUSED_LIMIT:  # alone it says that they were changed; NaN says nothing
+        doubts.insert(0, "coordinates that it never uses hold numbers, as after a rotation, a projection or noise")
     return doubts

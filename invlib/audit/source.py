@@ -55,26 +55,35 @@ def as_vectors(values: Any, where: str) -> np.ndarray:
 
 
 def row_chunks(
-    rows: Iterator[tuple[str | None, Any]], size: int, wanted: Wanted, parse: Callable[[Any, int], Sequence[float]]
+    rows: Iterator[tuple[str | None, Any]],
+    size: int,
+    wanted: Wanted,
+    parse: Callable[[Any, int], Sequence[float] | None],
 ) -> Iterator[Chunk]:
-    """Chunks of rows that come one by one, as (id, unparsed); rows of unwanted chunks are not parsed."""
+    """Chunks of rows that come one by one, as (id, unparsed); rows of unwanted chunks are not parsed.
+
+    A row parsed to None holds no vector: NaN, so that it is counted as broken.
+    """
     ids: list[str] = []
-    parsed: list[Sequence[float]] = []
+    parsed: list[Sequence[float] | None] = []
     dim, row = None, -1
     for row, (name, raw) in enumerate(rows):
         if wanted(row // size):
             values = parse(raw, row)
-            dim = len(values) if dim is None else dim
-            if len(values) != dim:
+            if dim is None and values is not None:
+                dim = len(values)
+            if values is not None and len(values) != dim:
                 raise InputError(f"row {row} has {len(values)} numbers, those before it {dim}; every row needs as many")
             ids.append(str(row) if name is None else name)
             parsed.append(values)
         if parsed and (row + 1) % size == 0:
-            yield _chunk(row // size, size, ids, parsed)
+            yield _chunk(row // size, size, ids, parsed, dim)
             ids, parsed = [], []
     if parsed:
-        yield _chunk(row // size, size, ids, parsed)
+        yield _chunk(row // size, size, ids, parsed, dim)
 
 
-def _chunk(number: int, size: int, ids: list[str], parsed: list[Sequence[float]]) -> Chunk:
-    return Chunk(number, number * size, ids, np.array(parsed, np.float32))
+def _chunk(number: int, size: int, ids: list[str], parsed: list[Sequence[float] | None], dim: int | None) -> Chunk:
+    absent = [float("nan")] * (dim or 1)
+    rows = [absent if values is None else values for values in parsed]
+    return Chunk(number, number * size, ids, np.array(rows, np.float32))

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from invlib.audit.origin import Origin
+from invlib.errors import InputError
 from invlib.metrics import interval
 
 EXAMPLES = 10
@@ -61,8 +62,13 @@ def summarise(parts: Iterable[pa.Table]) -> Summary:
 
 
 def scorecard(summary: Summary) -> pd.DataFrame:
-    """Share of the recovered texts with each pattern: kind, value, low, high (Wilson's 95 % interval), n."""
+    """Share of the recovered texts with each pattern: kind, value, low, high (Wilson's 95 % interval), n.
+
+    Raises `InputError` where nothing was recovered.
+    """
     n = len(summary.confidences)
+    if not n:
+        raise InputError("no vector of this audit could be inverted, so there is no text to look for patterns in")
     rows = [(kind, *interval([1] * k + [0] * (n - k), "exact_match"), n) for kind, k in summary.found.items()]
     return pd.DataFrame(rows, columns=["kind", "value", "low", "high", "n"])
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from invlib.errors import InputError
-from invlib.perturb.perturbation import Perturbation, require, unit
+from invlib.perturb.perturbation import Perturbation, is_whole, require, unit
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Averaging(Perturbation):
     random: ClassVar[bool] = True
 
     def __post_init__(self):
-        require(self.count >= 1, "count", "at least 1", self.count)
+        require(is_whole(self.count, 1), "count", "an integer, at least 1", self.count)
 
     @property
     def strength(self) -> float:

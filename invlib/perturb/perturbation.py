@@ -1,5 +1,7 @@
 """Perturbation: from clean vectors to what a store would hold, and back to what an attacker can invert."""
 
+import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,7 +65,12 @@ class Perturbation:
         """What the store holds [n, m] → unit vectors float32 [n, d]. Raises `InputError` for NaN or a zero result."""
         stored = np.asarray(stored)
         _check_rows(stored)
-        return unit(self._recover(stored))
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            recovered = np.asarray(self._recover(stored))
+        if not np.isfinite(recovered).all():
+            row = int(np.flatnonzero(~np.isfinite(recovered).all(axis=1))[0])
+            raise InputError(f"{self.name} maps row {row} back to infinite or NaN entries; repair its `_recover`")
+        return unit(recovered)
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
         raise NotImplementedError
@@ -100,6 +107,11 @@ def apply(perturbation: Perturbation, vectors: np.ndarray, generator: torch.Gene
     """Clean unit vectors [n, d] → stored, mapped back, and how far off. Raises what `store` and `recover` raise."""
     stored = perturbation.store(vectors, generator)
     recovered = perturbation.recover(stored)
+    if recovered.shape != np.shape(vectors):
+        raise InputError(
+            f"{perturbation.name} maps back to shape {list(recovered.shape)}, the clean vectors have "
+            f"{list(np.shape(vectors))}; write the way back, `_recover`"
+        )
     return Perturbed(stored, recovered, cosine(recovered, np.asarray(vectors)))
 
 
@@ -171,6 +183,11 @@ def require(condition: bool, name: str, domain: str, found: object) -> None:
     """Raise the `InputError` of a strength outside its domain."""
     if not condition:
         raise InputError(f"{name} must be {domain}, got {found}")
+
+
+def is_whole(value: object, low: int, high: float = math.inf) -> bool:
+    """Is the value an integer (of Python or numpy) from low to high?"""
+    return isinstance(value, numbers.Integral) and low <= value <= high
 
 
 def check_width(stored: np.ndarray, width: int, name: str) -> None:

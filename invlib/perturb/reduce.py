@@ -6,7 +6,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from invlib.perturb.perturbation import Perturbation, check_unit, check_width, numpy_generator, require, unit
+from invlib.perturb.perturbation import (
+    Perturbation,
+    check_unit,
+    check_width,
+    is_whole,
+    numpy_generator,
+    require,
+    unit,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Truncation(Perturbation):
     measure: ClassVar[str] = "leading coordinates kept"
 
     def __post_init__(self):
-        require(1 <= self.keep <= self.embed_dim, "keep", f"from 1 to {self.embed_dim}", self.keep)
+        require(is_whole(self.keep, 1, self.embed_dim), "keep", f"an integer from 1 to {self.embed_dim}", self.keep)
 
     @property
     def strength(self) -> float:
@@ -58,7 +66,8 @@ class PrincipalComponents(Perturbation):
         """Directions of the given vectors [n, d]. Raises `InputError` for more than min(n - 1, d) of them."""
         vectors = check_unit(vectors).astype(np.float64)
         n, d = vectors.shape
-        require(1 <= keep <= min(n - 1, d), "keep", f"from 1 to {min(n - 1, d)} for {n} vectors of dimension {d}", keep)
+        most = min(n - 1, d)
+        require(is_whole(keep, 1, most), "keep", f"an integer from 1 to {most} for {n} vectors of dimension {d}", keep)
         mean = vectors.mean(axis=0)
         _, _, directions = np.linalg.svd(vectors - mean, full_matrices=False)
         return cls(mean, directions[:keep])
@@ -95,7 +104,7 @@ class RandomProjection(Perturbation):
     @classmethod
     def draw(cls, embed_dim: int, keep: int, generator: torch.Generator | None = None) -> "RandomProjection":
         """A matrix for vectors of dimension embed_dim. Raises `InputError` unless 1 ≤ keep ≤ embed_dim."""
-        require(1 <= keep <= embed_dim, "keep", f"from 1 to {embed_dim}", keep)
+        require(is_whole(keep, 1, embed_dim), "keep", f"an integer from 1 to {embed_dim}", keep)
         random = numpy_generator(generator, "drawing a projection")
         return cls(random.standard_normal((embed_dim, keep)) / np.sqrt(keep))
 
