@@ -2,7 +2,8 @@
 
 `python -m invlib.attackers --text FILE` makes one for every studied defence and writes them beside a checkpoint's
 weights. An attacker first guesses the clean vector from the defended one, linearly and in closed form; then `cond_proj`
-alone is trained on for a small fixed budget, the same for all. Nothing else changes.
+alone is trained on for a small fixed budget, the same for all. The length head
+gets the same guess; nothing else changes.
 """
 
 import argparse
