@@ -8,9 +8,11 @@
 from invlib.audit.audit import Audit, open_source
 from invlib.audit.origin import Origin, check_dimension, check_origin
 from invlib.audit.source import Chunk, Source
-from invlib.audit.verdict import Summary, patterns, scorecard, summarise, verdict
+from invlib.audit.verdict import CLOSE, NEAR, Summary, patterns, scorecard, summarise, verdict
 
 __all__ = [
+    "CLOSE",
+    "NEAR",
     "Audit",
     "Chunk",
     "Origin",
