@@ -288,6 +288,18 @@ def _fitting(base: Config, corpus: Path, encoder: Encoder, texts: Sequence[str])
     return [text for text, n in zip(texts, lengths, strict=True) if MIN_TOKENS <= n <= base.model.max_seq_len]
 
 
+def _refuse_other(out: Path, done: pd.DataFrame, tflop: float, n: int) -> None:
+    """Raise `InputError` for a table of less compute or other sentences: new rows could not be compared."""
+    if not n:
+        raise InputError("no text of --valid fits the model in every vocabulary; give sentences")
+    least = done.groupby("variant")["tflop"].max().min()  # NaN of an empty table, which is above nothing
+    if len(done) and (done["n"].ne(n).any() or least < tflop):
+        raise InputError(
+            f"{out} holds runs of {least:.0f} TFLOP scored on {done['n'].iloc[0]} sentences, these have {tflop:g} "
+            f"and {n}; give its --tflop and --limit, or another --out"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m invlib.ablations", description="Small runs of equal compute.")
@@ -305,6 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
         encoder = Encoder.load(base.model.encoder_model, dtype=dtype)
         texts = _fitting(base, chosen.text, encoder, read_texts(chosen.valid))[: chosen.limit]
         done = pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=COLUMNS)
+        _refuse_other(out, done, chosen.tflop, len(texts))
         for variant in VARIANTS:
             if variant.name not in set(done["variant"]):
                 rows = pd.DataFrame(run(variant, base, chosen.text, texts, encoder, chosen.tflop))

@@ -44,7 +44,7 @@ class Pairs:
     @property
     def identity(self) -> dict:
         """What made these pairs, without the counts: equal identities mean equal rows."""
-        counts = ("texts", "rows", "too_short", "too_long", "unknown_share", "encoded")
+        counts = ("texts", "rows", "too_short", "too_long", "unspelled", "unknown_share", "encoded")
         return {key: value for key, value in self.manifest.items() if key not in counts}
 
     @property
@@ -53,7 +53,8 @@ class Pairs:
         told = self.manifest
         return (
             f"{told['rows']:,} of {told['texts']:,} texts are used; left out: {told['too_short']:,} of fewer than "
-            f"{MIN_TOKENS} tokens, {told['too_long']:,} of more than {told['max_seq_len']}; "
+            f"{MIN_TOKENS} tokens, {told['too_long']:,} of more than {told['max_seq_len']}, "
+            f"{told.get('unspelled', 0):,} mostly of unknown characters; "
             f"{told.get('unknown_share', 0):.1%} of the tokens cannot be spelled"
         )
 
@@ -68,7 +69,8 @@ class Pairs:
     ) -> "Pairs":
         """Tokenise and encode `corpus` into `folder`; a build that was interrupted goes on where it stopped.
 
-        Texts with fewer than 4 or more than max_seq_len tokens are left out and counted in the manifest.
+        Texts with fewer than 4 or more than max_seq_len tokens, or with half of them unknown, are left out and counted
+        in the manifest.
         Raises `InputError` when the folder already holds pairs of another corpus, encoder or tokenizer.
         """
         folder, corpus = Path(folder), Path(corpus).expanduser()
@@ -131,21 +133,25 @@ def _text_of(line: str, is_json: bool, where: str) -> str:
 def _write_tokens(folder: Path, texts: Sequence[str], tokenizer: Tokenizer, made_from: dict) -> None:
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
     max_seq_len = made_from["max_seq_len"]
-    rows, lines, counts = [], [], {"too_short": 0, "too_long": 0}
+    rows, lines, counts = [], [], {"too_short": 0, "too_long": 0, "unspelled": 0}
     tokens_seen = unknown = 0
     for start, batch in _chunks(texts, "tokenise"):
         for line, ids in enumerate(tokenizer.encode(batch), start=start):
-            tokens_seen, unknown = tokens_seen + len(ids), unknown + ids.count(tokenizer.fast.unk_token_id)
+            not_known = ids.count(tokenizer.fast.unk_token_id)
+            tokens_seen, unknown = tokens_seen + len(ids), unknown + not_known
             if len(ids) < MIN_TOKENS:
                 counts["too_short"] += 1
             elif len(ids) > max_seq_len:
                 counts["too_long"] += 1
+            elif 2 * not_known >= len(ids):  # decoded, nothing of it would be left to compare with
+                counts["unspelled"] += 1
             else:
                 rows.append(np.array(ids, dtype))
                 lines.append(line)
     if not rows:
         raise InputError(
-            f"none of the {len(texts)} texts has {MIN_TOKENS} to {max_seq_len} tokens; give a corpus of sentences"
+            f"none of the {len(texts)} texts has {MIN_TOKENS} to {max_seq_len} tokens that the encoder can spell; "
+            "give a corpus of sentences in its language"
         )
     tokens = np.zeros((len(rows), max_seq_len), dtype)
     for row, ids in enumerate(rows):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +36,20 @@ class Run:
         """Go on from `state.pt`, if there is one. Raises `InputError` when it is of another config or corpus."""
         path = self.folder / "state.pt"
         if path.is_file():
-            state = torch.load(path, weights_only=True)
+            try:
+                state = torch.load(path, weights_only=True)
+            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+                raise InputError(f"{path} is damaged ({reason}); delete it to start again") from None
             _refuse_difference(self.folder, state["identity"], self.identity)
             self.trainer.load_state_dict(state["trainer"])
             self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
         if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = f"{self.folder} cannot be a run's folder: {error.strerror}"
+                raise InputError(f"{reason}; choose another --out") from None
             self.tokenizer.save(self.folder / "tokenizer.json")
             _cut_log(self.folder / "log.csv", self.trainer.step)
 

@@ -89,11 +89,14 @@ def score_groups(table: pd.DataFrame, groups: pd.Categorical, encoder) -> pd.Dat
     table: what `reconstruct` gives; groups: a category for each of its rows. Groups come in the categories' order.
     """
     rows = table.assign(group=groups)
-    return pd.concat(
+    scored = [
         score(own["text"].tolist(), own[INVERTED].tolist(), encoder).assign(group=group)
         for group, own in rows.groupby("group", observed=True)
         if len(own) >= SMALLEST_GROUP
-    ).reset_index(drop=True)
+    ]
+    if not scored:
+        return pd.DataFrame(columns=["metric", "value", "low", "high", "n", "group"])
+    return pd.concat(scored).reset_index(drop=True)
 
 
 def markdown_groups(scores: pd.DataFrame) -> str:
@@ -135,13 +138,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--pool", type=Path, help="sentences for the nearest-sentence control")
     parser.add_argument("--pool-size", type=int, default=20_000, help="how many of them (the first ones)")
-    parser.add_argument("--limit", type=int, help="score only the first texts that fit")
+    parser.add_argument("--limit", type=int, help="score only the first texts that fit, at least 1")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--out", type=Path, help="default: results.json in the checkpoint's folder")
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.limit is not None and chosen.limit < 1:
+            raise InputError(f"--limit must be at least 1, got {chosen.limit}")
         inverter = Inverter.load(chosen.checkpoint)
         texts = usable(inverter, read_texts(chosen.text))[: chosen.limit]
+        if not texts:
+            raise InputError(
+                f"no text of {chosen.text} has {MIN_TOKENS} to {inverter.config.max_seq_len} tokens; give sentences"
+            )
         pool = read_texts(chosen.pool)[: chosen.pool_size] if chosen.pool else None
         generator = torch.Generator().manual_seed(0)
         table = reconstruct(inverter, texts, num_steps=chosen.steps, pool=pool, generator=generator)
@@ -157,7 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(markdown_table(scores))
     for name, groups in by_group.items():
-        print(f"\nby {name}\n{markdown_groups(groups)}")
+        if len(groups):
+            print(f"\nby {name}\n{markdown_groups(groups)}")
     print(f"n = {len(texts)}; written to {out}")
     return 0
 
@@ -168,7 +178,7 @@ def _groups(path: Path, texts: Sequence[str], inverter: Inverter) -> dict[str, p
     labels = [f"{low + 1}–{high} tokens" for low, high in itertools.pairwise(LENGTH_BINS)]
     groups = {"length": pd.cut(lengths, LENGTH_BINS, labels=labels)}
     if ".jsonl" in path.suffixes:
-        rows = pd.read_json(path, lines=True)
+        rows = pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"source": str})
         if "source" in rows:
             source = dict(zip(rows["text"].str.strip(), rows["source"].str.partition("/")[0], strict=True))
             sources = pd.Series([source[text] for text in texts])

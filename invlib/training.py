@@ -175,7 +175,8 @@ def start(config: Config, text: Path, valid: Path | None, out: Path, accelerator
         print(pairs.summary, file=sys.stderr)
     train_rows, valid_rows = _split(pairs, held_out, config)
     model = initial_model(config, encoder, tokenizer, pairs)
-    run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, pairs.identity)
+    data = {**pairs.identity, "validation": None if held_out is pairs else held_out.identity["corpus_sha256"]}
+    run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, data)
     run.resume()
     train(run, (pairs, train_rows), (held_out, valid_rows))
 
@@ -206,7 +207,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {out / 'state.pt'}", file=sys.stderr)
+        kept = out / "state.pt"
+        where = f"goes on from {kept}" if kept.is_file() else "starts again: nothing was saved before a validation"
+        print(f"stopped; the same command {where}", file=sys.stderr)
         return 130
     return 0
 

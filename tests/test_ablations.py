@@ -123,7 +123,9 @@ def test_every_variant_is_a_valid_change_of_the_bundled_configuration():
         assert others or variant.config(bundled) != base_run, variant.name
 
 
-def test_a_run_ends_with_its_compute_and_another_call_goes_on_with_what_is_missing(base, corpus, tmp_path, monkeypatch):
+def test_a_run_ends_with_its_compute_and_another_call_goes_on_with_what_is_missing(
+    base, corpus, tmp_path, monkeypatch, capsys
+):
     trained, run = [], ablations.run
     monkeypatch.setattr(ablations, "VARIANTS", (ablations.VARIANTS[0], Variant("other", "-", {"num_layers": 1})))
     monkeypatch.setattr(ablations, "run", lambda variant, *rest: (trained.append(variant.name), run(variant, *rest))[1])
@@ -139,3 +141,6 @@ def test_a_run_ends_with_its_compute_and_another_call_goes_on_with_what_is_missi
     table[table["variant"] == "base"].to_csv(out, index=False)
     assert ablations.main([*arguments, str(out)]) == 0
     assert trained == ["base", "other", "other"] and len(pd.read_csv(out)) == 6
+    for change in (["--limit", "5"], ["--tflop", "0.5"]):
+        assert ablations.main([*arguments, str(out), *change]) == 2
+        assert "holds runs of 0 TFLOP scored on 6 sentences" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+import invlib
 from invlib.config import load_config
 from invlib.model import ConditionalMDLM
 from invlib.studies import CONTROLS, INVERTED, markdown_table
@@ -109,3 +110,17 @@ def test_the_counts_of_the_data_card_are_those_of_the_sentences():
         # 1e-9: halves are rounded up, as people do
         mean_and_range = (f"{n.mean() + 1e-9:.1f} ({n.min()}-{n.max()})" for n in (group["words"], group["tokens"]))
         assert f"| {name} | {len(group)} | {' | '.join(mean_and_range)} |" in card
+
+
+def test_the_failures_that_the_model_card_quotes_are_those_of_these_weights():
+    card = " ".join((FOLDER / "README.md").read_text(encoding="utf-8").split())
+    told = card[card.index("Failures, from") : card.index("## Training")]
+    quoted = re.findall(r'"([^"]+)"', told)
+    sentences = [text for text in quoted if text[0].isupper()]
+    inverter = invlib.Inverter.load("minilm")
+    written = inverter.invert(inverter.encoder.encode(sentences)).texts
+    whole = "Thank you very much."
+    assert quoted == [
+        text for pair in zip(sentences, written, strict=True) for text in (pair[:1] if pair[0] == whole else pair)
+    ]
+    assert written[sentences.index(whole)] == whole.lower()

@@ -169,13 +169,19 @@ def test_the_summary_tells_what_was_left_out_and_what_cannot_be_spelled(encoder,
     share = ids.count(words.fast.unk_token_id) / len(ids)
     assert built.manifest["unknown_share"] == pytest.approx(share)
     assert built.summary.startswith(f"{len(USABLE)} of {len(CORPUS)} texts are used; left out: {len(TOO_SHORT)} of")
-    assert f"{len(TOO_LONG)} of more than {MAX_SEQ_LEN}; {share:.1%} of the tokens" in built.summary
+    assert f"{len(TOO_LONG)} of more than {MAX_SEQ_LEN}, 0 mostly of unknown" in built.summary
+    assert f"; {share:.1%} of the tokens" in built.summary
 
 
 def test_a_script_that_the_vocabulary_cannot_spell_shows_as_a_share(encoder, words, tmp_path):
-    (tmp_path / "corpus.txt").write_text("\U00010330 \U00010331 \U00010332 \U00010333 \U00010334\n", encoding="utf-8")
+    unspelled = "\U00010330 \U00010331 \U00010332 \U00010333 \U00010334\n"
+    (tmp_path / "corpus.txt").write_text(unspelled + "the red , .\n", encoding="utf-8")
     built = Pairs.build(tmp_path / "pairs", tmp_path / "corpus.txt", encoder, words, MAX_SEQ_LEN)
-    assert built.summary.endswith("100.0% of the tokens cannot be spelled")
+    assert len(built) == 1, "nothing of the other would be left to compare with"
+    assert built.summary.endswith("1 mostly of unknown characters; 55.6% of the tokens cannot be spelled")
+    (tmp_path / "none.txt").write_text(unspelled, encoding="utf-8")
+    with pytest.raises(InputError, match="none of the 1 texts has 4 to .* tokens that the encoder can spell"):
+        Pairs.build(tmp_path / "other", tmp_path / "none.txt", encoder, words, MAX_SEQ_LEN)
 
 
 def test_a_length_of_exactly_the_least_and_the_most_is_kept(encoder, words, tmp_path):

@@ -56,3 +56,13 @@ def test_the_script_scores_every_source_and_length_and_counts_tokens(tmp_path, m
     assert by_length["9–12 tokens"] == sum(9 <= n <= 12 for n in lengths)
     overall = pd.DataFrame(results["scores"]).query("attacker == 'inverted'").set_index("metric")
     assert 0 <= overall.at["length_within_one_token", "value"] <= 1
+
+
+def test_a_text_too_small_for_groups_is_scored_as_a_whole(tmp_path, sentences, capsys):
+    path, out = tmp_path / "few.jsonl", tmp_path / "results.json"
+    path.write_text("".join(json.dumps({"text": text, "source": 3}) + "\n" for text in sentences[:3]))
+    assert studies.main(["--text", str(path), "--out", str(out), "--steps", "1"]) == 0
+    found = json.loads(out.read_text())
+    assert found["scores"] and not found["by_length"] and not found["by_source"]
+    assert studies.main(["--text", str(path), "--limit", "-2"]) == 2
+    assert "--limit must be at least 1, got -2" in capsys.readouterr().err

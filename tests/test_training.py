@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,24 @@ def test_bf16_trains_on_fp32_masters_and_average(tiny, corpus, tmp_path):
 def test_another_configuration_does_not_continue_a_run(uninterrupted, tiny, corpus, capsys):
     assert train(tiny(lr=0.5), corpus, uninterrupted) == 2
     assert "config.training.lr: 0.003 → 0.5" in capsys.readouterr().err
+
+
+def test_another_validation_does_not_continue_a_run(uninterrupted, tiny, corpus, tmp_path, capsys):
+    """With a text of its own the run would train on what it held out before."""
+    values, config = yaml.safe_load(tiny().read_text()), tmp_path / "other.yaml"
+    values["data"]["data_dir"] = str(tmp_path)
+    config.write_text(yaml.safe_dump(values))
+    arguments = ["--config", str(config), "--text", str(corpus), "--valid", str(corpus), "--out", str(uninterrupted)]
+    assert training.main(arguments) == 2
+    assert "data.validation: None → " in capsys.readouterr().err
+
+
+def test_a_damaged_state_is_told_with_what_to_do(uninterrupted, tiny, corpus, tmp_path, capsys):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    with open(tmp_path / "run" / "state.pt", "r+b") as file:
+        file.truncate(2000)
+    assert train(tiny(), corpus, tmp_path / "run") == 2
+    assert "state.pt is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("new_pairs", [False, True], ids=["same pairs folder", "new pairs folder"])
