@@ -265,6 +265,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="default: attackers/ in the checkpoint's folder")
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.steps < 0 or chosen.sentences < 1:
+            raise InputError(
+                f"--steps must be 0 or more and --sentences 1 or more, got {chosen.steps}, {chosen.sentences}"
+            )
         inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
         defences = studied(inverter.config.embedding_cond_dim)
         unknown = [name for name in chosen.only or () if name not in defences]

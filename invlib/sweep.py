@@ -89,7 +89,7 @@ def sweep(
       recovered one; vector_cosine of the perturbed vector to the clean one. 95 % intervals over the n texts.
     Raises `InputError` for texts or options that do not fit, and for a cell that cannot be read or written.
     """
-    bench = Bench(inverter, list(texts))
+    bench = Bench(inverter, list(check_texts(texts)) if isinstance(texts, str) else list(texts))
     cells = list(_grid(perturbations, decodings or DECODINGS, seeds, reference))
     if not cells:
         raise InputError("a sweep needs at least one perturbation (or the reference), one decoding and one seed")
@@ -228,11 +228,22 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    return {"function": _name(value), "source": _digest(_source(value).encode())} if callable(value) else value
+    return _written(value) if callable(value) else value
+
+
+def _written(function: Any) -> dict:
+    """How a function is written, and the values that were bound when it was made; not what it calls."""
+    function = inspect.unwrap(function)
+    told = {"function": _name(function), "source": _digest(_source(function).encode())}
+    if not inspect.isfunction(function):
+        return told
+    bound = inspect.getclosurevars(function).nonlocals
+    return {**told, "bound": _plain(bound), "defaults": _plain([function.__defaults__, function.__kwdefaults__])}
 
 
 def _name(thing: Any) -> str:
-    return f"{thing.__module__}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    module = getattr(thing, "__module__", type(thing).__module__)
+    return f"{module}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
 
 
 def _source(function: Any) -> str:

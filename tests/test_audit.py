@@ -416,8 +416,28 @@ def test_other_vectors_under_the_same_name_are_another_audit(inverter, vectors, 
     np.save(tmp_path / "v.npy", vectors)
     Audit(open_source(tmp_path / "v.npy"), inverter, tmp_path / "out").run(progress=False)
     np.save(tmp_path / "v.npy", vectors[::-1])
-    with pytest.raises(InputError, match="holds an audit with first = "):
+    with pytest.raises(InputError, match="holds an audit with (state|first) = "):
         Audit(open_source(tmp_path / "v.npy"), inverter, tmp_path / "out")
+
+
+def test_a_file_that_has_grown_is_another_audit(inverter, vectors, tmp_path):
+    """The last part of before was shorter than a chunk: what follows in its chunk would never be read."""
+    lines = [json.dumps(row) for row in vectors.tolist()]
+    (tmp_path / "v.jsonl").write_text("\n".join(lines[:6]))
+    Audit(open_source(tmp_path / "v.jsonl"), inverter, tmp_path / "out", chunk=4).run(progress=False)
+    (tmp_path / "v.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="holds an audit with state = "):
+        Audit(open_source(tmp_path / "v.jsonl"), inverter, tmp_path / "out", chunk=4)
+    (tmp_path / "out" / "audit.json").write_text("{")
+    with pytest.raises(InputError, match="audit.json is damaged"):
+        Audit(open_source(tmp_path / "v.jsonl"), inverter, tmp_path / "out", chunk=4)
+
+
+def test_too_few_records_are_told_before_the_work(stored, tmp_path, capsys):
+    records = tmp_path / "records.jsonl"
+    records.write_text(json.dumps({"text": "a b", "secrets": []}))
+    assert main([str(stored), "--out", str(tmp_path / "out"), "--records", str(records)]) == 2
+    assert "holds 1 records" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_slightly_noisy_vectors_are_changed_and_not_doubted(inverter, own):

@@ -277,6 +277,11 @@ def test_strategies_partial_functions_and_numpy_numbers_name_a_cell():
     )
     assert inputs(temperature=np.float32(0.5)) == inputs(temperature=0.5)
 
+    def bounded(gamma):
+        return lambda prediction, turn: entropy_bounded(prediction, turn, gamma=gamma)
+
+    assert inputs(policy=bounded(0.1)) == inputs(policy=bounded(0.1)) != inputs(policy=bounded(0.2))
+
 
 def test_a_perturbation_without_parameters_and_options_that_are_none_are_told(run):
     class Bare(perturb.Perturbation):

@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     state = Accelerator()
     try:
         audit = _open(chosen, state)
+        _check_records(audit, chosen.records)
         origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
         if state.is_main_process:
             print(origin, flush=True)
@@ -67,6 +68,12 @@ def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
         process=state.process_index,
         processes=state.num_processes,
     )
+
+
+def _check_records(audit: Audit, records: Path | None) -> None:
+    """Before the work and not behind it: is there one record for every vector?"""
+    if records is not None and audit.source.count not in (None, found := len(leaks.read_records(records))):
+        raise InputError(f"{records} holds {found} records, {audit.source.name} {audit.source.count} vectors")
 
 
 def _share(state: Accelerator) -> str:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def open_source(path: str | Path, collection: str | None = None) -> Source:
         raise InputError(f"{path.name} is of an unknown kind; expected {', '.join(FILES)} or the folder of a database")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; expected one vector a row")
-    return _not_empty(FILES[path.suffix](path))
+    source = FILES[path.suffix](path)
+    source.state = f"{path.stat().st_size} bytes, written {datetime.fromtimestamp(path.stat().st_mtime, UTC)}"
+    return _not_empty(source)
 
 
 class Audit:
@@ -172,13 +175,15 @@ class Audit:
     def _about(self) -> dict:
         """What this is the audit of.
 
-        Other vectors under the same name show in the digest of the first chunk, unless only later ones were changed.
+        Other vectors under the same name show in a file's size and time; in a database in the number of vectors and
+        the digest of the first chunk.
         """
         first = next(iter(self.source.chunks(self.chunk, lambda number: number == 0)), None)
         vectors = np.zeros(0, np.float32) if first is None else first.vectors
         return {
             "source": self.source.name,
             "count": self.source.count,
+            "state": self.source.state,
             "first": hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest(),
             "weights": fingerprint(self.inverter.model),
             "chunk": self.chunk,
@@ -193,7 +198,10 @@ class Audit:
             if any(self.out.glob("part-*.parquet")):
                 raise InputError(f"{self.out} holds parts but no audit.json; choose another --out")
             return
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{path} is damaged; choose another --out, or delete the folder") from None
         for key, value in self._about.items():
             if found.get(key) != value:
                 raise InputError(

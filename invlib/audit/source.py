@@ -35,6 +35,7 @@ class Source(ABC):
 
     name: str
     count: int | None = None
+    state: str = ""  # of a file: its size and when it was written, by which a changed one is told
 
     @abstractmethod
     def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
