@@ -394,7 +394,8 @@ def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab h
     Torch gives fp32 to MKL, which uses half of the registers of a processor that is not Intel's; oneDNN uses them all.
     It keeps a compiled product for every number of rows, some hundred kB each: hence round numbers.
     """
-    if states.device.type != "cpu" or not torch.backends.mkldnn.is_available() or torch.is_grad_enabled():
+    others = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # neither knows oneDNN's own tensors
+    if states.device.type != "cpu" or not torch.backends.mkldnn.is_available() or others:
         return F.linear(states, table)
     rows = len(states)
     if rows > ROUND:
