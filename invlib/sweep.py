@@ -9,7 +9,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,28 +89,31 @@ def sweep(
       recovered one; vector_cosine of the perturbed vector to the clean one. 95 % intervals over the n texts.
     Raises `InputError` for texts or options that do not fit, and for a cell that cannot be read or written.
     """
-    bench = Bench(inverter, list(check_texts(texts)) if isinstance(texts, str) else list(texts))
+    bench = Bench(inverter, texts)
     cells = list(_grid(perturbations, decodings or DECODINGS, seeds, reference))
     if not cells:
         raise InputError("a sweep needs at least one perturbation (or the reference), one decoding and one seed")
-    folder, identity = Path(cache).expanduser(), bench.identity
-    tables = []
-    with tqdm(total=len(cells), desc="sweep", unit=" cells", disable=not progress) as bar:
-        for cell in cells:
-            inputs = {**identity, **cell_inputs(cell)}
-            rows = _kept(folder, inputs) or _keep(folder, inputs, measure(bench, cell))
-            tables.append(pd.DataFrame(rows).assign(**cell.labels()))
-            bar.update()
+    bar = tqdm(cells, desc="sweep", unit=" cells", disable=not progress)
+    tables = list(_tables(bench, bar, Path(cache).expanduser()))
     return pd.concat(tables, ignore_index=True)[[*cells[0].labels(), *tables[0].columns[:6]]]
+
+
+def _tables(bench: "Bench", cells: Iterable[Cell], folder: Path) -> Iterator[pd.DataFrame]:
+    """The rows of each cell with its labels, read where it is finished, else computed and kept."""
+    identity = bench.identity
+    for cell in cells:
+        inputs = {**identity, **cell_inputs(cell)}
+        rows = _kept(folder, inputs) or _keep(folder, inputs, measure(bench, cell))
+        yield pd.DataFrame(rows).assign(**cell.labels())
 
 
 class Bench:
     """What a sweep measures against: the texts, their clean vectors, and the two embedders. Computed when asked for."""
 
-    def __init__(self, inverter: Inverter, items: list[str] | list[Record]):
+    def __init__(self, inverter: Inverter, items: Sequence[str] | Sequence[Record]):
         self.inverter = inverter
-        self.records = items if items and isinstance(items[0], Record) else None
-        self.texts = check_texts([record.text for record in items] if self.records else items)
+        self.records = list(items) if len(items) and isinstance(items[0], Record) else None
+        self.texts = check_texts([record.text for record in self.records] if self.records else items)
         if len(self.texts) < 3:
             raise InputError(f"a sweep needs at least 3 texts, got {len(self.texts)}")
 
