@@ -54,8 +54,7 @@ class Perturbation:
         random = numpy_generator(generator, self.name) if self.random else None
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is told below, with the fix
             stored = self._store(vectors, random)
-        if not np.isfinite(stored).all():
-            row = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
+        if (row := _broken_row(stored)) is not None:
             raise InputError(
                 f"{self.name} at strength {self.strength:g} makes row {row} infinite or NaN; choose a weaker one"
             )
@@ -67,8 +66,7 @@ class Perturbation:
         _check_rows(stored)
         with np.errstate(over="ignore", invalid="ignore"):  # told below
             recovered = np.asarray(self._recover(stored))
-        if not np.isfinite(recovered).all():
-            row = int(np.flatnonzero(~np.isfinite(recovered).all(axis=1))[0])
+        if (row := _broken_row(recovered)) is not None:
             raise InputError(f"{self.name} maps row {row} back to infinite or NaN entries; repair its `_recover`")
         return unit(recovered)
 
@@ -201,9 +199,14 @@ def check_width(stored: np.ndarray, width: int, name: str) -> None:
 def _check_rows(vectors: np.ndarray) -> None:
     if vectors.ndim != 2 or vectors.size == 0 or vectors.dtype.kind not in "fiu":
         raise InputError(f"expected numbers of shape [n, d], got {vectors.dtype} of shape {list(vectors.shape)}")
+    if (row := _broken_row(vectors)) is not None:
+        raise InputError(f"row {row} has NaN or infinite entries; remove it or repair its source")
+
+
+def _broken_row(vectors: np.ndarray) -> int | None:
+    """The first row that is not finite, or None."""
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if broken.size:
-        raise InputError(f"row {broken[0]} has NaN or infinite entries; remove it or repair its source")
+    return int(broken[0]) if broken.size else None
 
 
 def _noise(stored: np.ndarray, clean: np.ndarray) -> float:
