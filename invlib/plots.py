@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from invlib.listening import SUBLAYERS, Components
 from invlib.model import Modulation
+from invlib.probes import SUBLAYERS, Components
 from invlib.trajectory import Trajectory
 
 STYLE = Path(__file__).with_name("invlib.mplstyle")
@@ -141,7 +141,7 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
 def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = None) -> Axes:
     """Effective gain of each sublayer on the residual stream, mean over the batch and its spread; logarithmic.
 
-    gain: of `listening.effective_gain`.
+    gain: of `probes.effective_gain`.
     """
     ax = ax or plt.subplots(figsize=(7, 3.2))[1]
     places = np.arange(gain.shape[1])
@@ -183,7 +183,7 @@ def plot_plane(components: Components, kinds: Sequence[str], ax: Axes | None = N
 def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What a change in one place does to the true tokens, one colour and marker per kind of change.
 
-    effects: the table of `listening.listening_effects`.
+    effects: the table of `probes.listening_effects`.
     """
     ax = ax or plt.subplots(figsize=(8, 3.6))[1]
     kinds, places = effects["what"].unique(), list(dict.fromkeys(effects["where"]))
@@ -204,7 +204,7 @@ def plot_token_gradients(
 ) -> Axes:
     """Which tokens pull the vector the same way: cosines between their gradients; the length stands at the left.
 
-    gradients: of `listening.token_gradients`.
+    gradients: of `probes.token_gradients`.
     """
     ax = ax or plt.subplots(figsize=(2.6 + 0.5 * len(words), 1.2 + 0.42 * len(words)))[1]
     norms = gradients.norm(dim=1, keepdim=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
 
-import pages
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 from invlib.config import ModelConfig
 from invlib.encoder import Encoder
 from invlib.tokenizer import Tokenizer
+from tests import pages
 
 SENTENCES = (
     "The old lighthouse keeper climbed the narrow stairs.",

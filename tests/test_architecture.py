@@ -7,21 +7,14 @@ from pathlib import Path
 
 import invlib
 
-FLOORS = (  # top first; a module imports only from floors below its own
-    ("__init__", "__main__", "widgets", "plots"),
-    ("recovery", "tables", "audit", "ablations", "averaging", "speed", "calibration"),
-    ("studies", "attackers", "likelihood"),
-    ("sweep",),
-    ("inverter", "training"),
-    ("run",),
-    ("trainer",),
-    ("batches", "initial"),
-    ("search", "pairs", "listening"),
-    ("sampler", "checkpoint", "mismatch"),
-    ("model", "encoder", "tokenizer", "policies"),
-    ("utility",),
-    ("perturb", "leaks", "independent", "controls", "extrapolation"),
-    ("config", "masking", "trajectory", "metrics", "compute", "provenance"),
+FLOORS = (  # top first; a module or folder imports only from floors below its own
+    ("__init__", "__main__", "audit"),
+    ("studies", "widgets"),
+    ("plots", "training", "inverter"),
+    ("search", "probes"),
+    ("sampler", "checkpoint"),
+    ("model", "encoder", "tokenizer", "policies", "perturb"),
+    ("config", "masking", "trajectory", "metrics"),
     ("errors",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

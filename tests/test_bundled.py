@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import invlib
 from invlib.config import load_config
 from invlib.model import ConditionalMDLM
-from invlib.studies import CONTROLS, INVERTED, markdown_table
+from invlib.studies.score import CONTROLS, INVERTED, markdown_table
 from invlib.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent

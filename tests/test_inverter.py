@@ -10,7 +10,7 @@ from invlib import InputError
 from invlib.__main__ import main
 from invlib.inverter import check_vectors
 from invlib.policies import POLICIES, random_order
-from invlib.studies import CONTROLS, INVERTED, markdown_table, reconstruct, score_attackers
+from invlib.studies.score import CONTROLS, INVERTED, markdown_table, reconstruct, score_attackers
 
 SENTENCES = [
     "Meet me at the station at nine.",

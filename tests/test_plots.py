@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from invlib.listening import Components
 from invlib.model import Modulation
 from invlib.plots import (
     MASKED_GREY,
@@ -34,6 +33,7 @@ from invlib.plots import (
     plot_trajectory,
     use_style,
 )
+from invlib.probes import Components
 from invlib.trajectory import Trajectory
 
 MASK = 4

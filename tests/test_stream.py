@@ -10,8 +10,8 @@ import torch
 
 from invlib import InputError
 from invlib.config import load_config
-from invlib.speed import memory
-from invlib.speed.untrained import untrained
+from tests.speed import memory
+from tests.speed.untrained import untrained
 
 TINY = str(Path(__file__).parent.parent / "configs/tiny.yaml")
 

@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from invlib import leaks
 from invlib.audit.audit import CHUNK, Audit, open_source
 from invlib.audit.verdict import scorecard, summarise, verdict
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
+from invlib.studies import leaks
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Widgets: what a person touches in a notebook."""
 
-from invlib.widgets.lab import lab
+from invlib.widgets.lab.lab import lab
 from invlib.widgets.mixer import mixer
 from invlib.widgets.player import player
 

@@ -15,9 +15,9 @@ import traitlets
 
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.listening import FINAL, PARTS, interpolate, write
 from invlib.metrics import cosine
 from invlib.model import Modulation
+from invlib.probes import FINAL, PARTS, interpolate, write
 
 SCRIPT = Path(__file__).with_name("mixer.js")
 STYLE = Path(__file__).with_name("mixer.css")

@@ -1,1 +1,0 @@
-"""Benchmarks: ratios within one run, with the machine that they were measured on."""

@@ -1,0 +1,1 @@
+"""Studies: what the checkpoint reaches, against which controls, and what protects from it."""

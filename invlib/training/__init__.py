@@ -1,0 +1,1 @@
+"""Training: from a text corpus to a checkpoint that `Inverter.load` opens."""

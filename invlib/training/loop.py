@@ -1,0 +1,214 @@
+"""The training loop (a generator), and `python -m invlib.training --config FILE --text FILE`.
+
+Everything random is a function of (seed, micro-batch number): batches, masks and dropped conditions. So a run that
+was killed needs no saved random state to go on to the same weights, bit for bit, and every process of a parallel
+run knows the whole batch and takes its share.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from invlib import metrics
+from invlib.checkpoint import locate
+from invlib.config import Config, load_config
+from invlib.encoder import Encoder
+from invlib.errors import InputError
+from invlib.model import ConditionalMDLM
+from invlib.sampler import denoise
+from invlib.tokenizer import Tokenizer
+from invlib.training.batches import EqualLengthBatches, make_batch
+from invlib.training.compute import matmul_peak
+from invlib.training.pairs import Pairs, read_texts
+from invlib.training.run import Run
+from invlib.training.start import initial_model
+from invlib.training.trainer import Trainer
+
+VALIDATION_ROWS = 512
+VALIDATION_STEPS = 8
+
+
+def training_loop(trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Config) -> Iterator[dict[str, float]]:
+    """Train on `rows` of the pairs from `trainer.step` to max_steps; yields a record after every step."""
+    training = config.training
+    batches = EqualLengthBatches(pairs.lengths, rows, training.batch_size, training.seed)
+    while trainer.step < training.max_steps:
+        first = trainer.step * training.grad_accum
+        micro = [
+            make_batch(pairs, batches, number, config, trainer.accelerator)
+            for number in range(first, first + training.grad_accum)
+        ]
+        loss, length_loss = trainer.update(micro)
+        yield {
+            "step": trainer.step,
+            "loss": loss,
+            "length_loss": length_loss,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "samples": sum(batch.size for batch in micro),
+        }
+
+
+@torch.inference_mode()
+def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: Tokenizer) -> dict[str, float]:
+    """Full inversion of unseen pairs from 100 % masks: predicted length, 8 steps, most confident tokens first.
+
+    Returns the mean token F1, exact match and share of right lengths. Without a length head the true length is
+    given, and `length_right` is then 1 by construction.
+    """
+    embedding = torch.from_numpy(pairs.embeddings[rows].astype(np.float32)).to(model.device)
+    modulation = model.modulation(embedding)
+    true_lengths = torch.from_numpy(pairs.lengths[rows].astype(np.int64)).to(model.device)
+    lengths = true_lengths
+    if model.config.length_head:
+        lengths = model.predicted_lengths(embedding)
+
+    def predict(xt: Tensor, of: Tensor, at: Tensor) -> Tensor:
+        return model(xt, modulation.rows(of), lengths=lengths[of], at=at)
+
+    *_, final = denoise(predict, lengths, mask_token_id=model.config.mask_token_id, num_steps=VALIDATION_STEPS)
+    texts = [tokenizer.decode(ids[:n]) for ids, n in zip(final.tokens, lengths, strict=True)]
+    references = [tokenizer.decode(ids[:n]) for ids, n in zip(pairs.tokens[rows], true_lengths, strict=True)]
+    table = metrics.per_text(references, texts)
+    return {
+        "token_f1": float(table["token_f1"].mean()),
+        "exact_match": float(table["exact_match"].mean()),
+        "length_right": float((lengths == true_lengths).float().mean()),
+    }
+
+
+def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs, np.ndarray]) -> None:
+    """Drive `training_loop` to its end: progress, log, validation, checkpoints."""
+    config, device = run.config.training, run.trainer.accelerator.device
+    peak = matmul_peak(device, torch.bfloat16 if config.bf16 else torch.float32)
+    started, losses = time.perf_counter() - run.seconds, []
+    stepping = 0.0  # seconds of this leg without its validations
+    loop = _timed(training_loop(run.trainer, *training, run.config))
+    with tqdm(total=config.max_steps, initial=run.trainer.step, unit=" steps", disable=not run.is_main) as bar:
+        for seconds, record in loop:
+            bar.update()
+            stepping += seconds
+            losses.append(record["loss"])
+            run.samples += record["samples"]
+            run.seconds = time.perf_counter() - started
+            is_last = record["step"] == config.max_steps
+            scores = {}
+            if record["step"] % config.eval_every == 0 or is_last:
+                scores = validate(run.trainer.ema, *validation, run.tokenizer)
+            if scores or record["step"] % config.log_every == 0:
+                speed = run.samples / run.seconds
+                means = {"loss": float(np.mean(losses)), "samples": run.samples, "seconds": run.seconds}
+                run.log({**record, **means, "samples_per_second": speed, **scores})
+                of_peak = f"{run.trainer.flops / stepping / peak:.0%}"
+                bar.set_postfix(
+                    loss=f"{means['loss']:.3f}", samples_per_second=f"{speed:.0f}", of_peak=of_peak, **scores
+                )
+                losses = []
+            if scores:
+                run.save(scores)
+    if run.is_main and stepping:
+        share, precision = run.trainer.flops / stepping / peak, "bf16" if config.bf16 else "fp32"
+        print(
+            f"{run.samples / run.seconds:.0f} samples/s; {share:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak"
+        )
+
+
+def _timed(records: Iterator[dict[str, float]]) -> Iterator[tuple[float, dict[str, float]]]:
+    """Each record with the seconds it took to make it."""
+    while True:
+        start = time.perf_counter()
+        record = next(records, None)
+        if record is None:
+            return
+        yield time.perf_counter() - start, record
+
+
+def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
+    """The run's tokenizer: of the checkpoint it starts from, of its folder, pruned from the encoder's own, or named."""
+    if config.training.start_from is not None:
+        return Tokenizer.load(locate(config.training.start_from))
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    if config.model.decoder_tokenizer == "pruned":
+        return Tokenizer.prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
+    return Tokenizer.load(config.model.decoder_tokenizer)
+
+
+def _check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} pieces, vocab_size is {config.model.vocab_size}; "
+            f"set vocab_size to {tokenizer.vocab_size}"
+        )
+    if tokenizer.mask_token_id not in (None, config.model.mask_token_id):
+        raise InputError(
+            f"[MASK] is piece {tokenizer.mask_token_id} of the tokenizer, mask_token_id is "
+            f"{config.model.mask_token_id}; set mask_token_id to {tokenizer.mask_token_id}"
+        )
+
+
+def start(config: Config, text: Path, valid: Path | None, out: Path, accelerator: Accelerator) -> None:
+    """Pairs, model and run from a configuration and a corpus; then train to the end, resuming where possible."""
+    if config.training is None:
+        raise InputError("the configuration has no training: section; see configs/minilm.yaml")
+    encoder = Encoder.load(
+        config.model.encoder_model,
+        device=accelerator.device,
+        dtype=torch.bfloat16 if config.training.bf16 else torch.float32,
+    )
+    data_dir = Path(config.data.data_dir).expanduser()
+    with accelerator.main_process_first():
+        tokenizer = _make_tokenizer(config, encoder, text, out)
+        _check_vocabulary(config, tokenizer)
+        pairs = Pairs.build(data_dir / "train", text, encoder, tokenizer, config.model.max_seq_len)
+        held_out = pairs
+        if valid is not None:
+            held_out = Pairs.build(data_dir / "valid", valid, encoder, tokenizer, config.model.max_seq_len)
+    if accelerator.is_main_process:
+        print(pairs.summary, file=sys.stderr)
+    train_rows, valid_rows = _split(pairs, held_out, config)
+    model = initial_model(config, encoder, tokenizer, pairs)
+    data = {**pairs.identity, "validation": None if held_out is pairs else held_out.identity["corpus_sha256"]}
+    run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, data)
+    run.resume()
+    train(run, (pairs, train_rows), (held_out, valid_rows))
+
+
+def _split(pairs: Pairs, held_out: Pairs, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to validate on; of one corpus, `val_split` of it is held out."""
+    order = np.random.default_rng(config.training.seed).permutation(len(held_out))
+    if held_out is not pairs:
+        return np.arange(len(pairs)), order[:VALIDATION_ROWS]
+    held = max(1, round(config.data.val_split * len(pairs)))
+    if held >= len(pairs):
+        raise InputError(f"a corpus of {len(pairs)} usable sentences cannot be split; give a larger one")
+    return np.sort(order[held:]), order[:held][:VALIDATION_ROWS]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m invlib.training", description="Train an inverter.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML, e.g. configs/minilm.yaml")
+    parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
+    parser.add_argument("--valid", type=Path, help="held-out text; without it val_split of --text")
+    parser.add_argument("--out", type=Path, help="run folder; default data/runs/<config name>")
+    chosen = parser.parse_args(arguments)
+    out = chosen.out or Path("data/runs") / chosen.config.stem
+    try:
+        start(load_config(chosen.config), chosen.text, chosen.valid, out, Accelerator())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        kept = out / "state.pt"
+        where = f"goes on from {kept}" if kept.is_file() else "starts again: nothing was saved before a validation"
+        print(f"stopped; the same command {where}", file=sys.stderr)
+        return 130
+    return 0

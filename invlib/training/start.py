@@ -1,0 +1,132 @@
+"""The weights a training starts from: random, taken from the encoder that is to be inverted, or from a checkpoint."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import BertModel
+
+from invlib import checkpoint
+from invlib.config import Config
+from invlib.encoder import Encoder
+from invlib.errors import InputError
+from invlib.model import ConditionalMDLM
+from invlib.tokenizer import Tokenizer
+from invlib.training.pairs import Pairs
+
+NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
+
+
+def initial_model(
+    config: Config,
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    pairs: Pairs,
+    kind: type[ConditionalMDLM] = ConditionalMDLM,
+) -> ConditionalMDLM:
+    """A fresh model under the configuration's seed, or the model of the checkpoint that it starts from.
+
+    A fresh one's embedding statistics come from the pairs; token table and blocks from the encoder, where the
+    configuration asks. Raises `InputError` where what it asks for does not fit the encoder or the checkpoint.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        model = kind(config.model)
+    if config.training.start_from is not None:
+        return _continued(model, config)
+    with torch.no_grad():
+        if config.model.standardize:
+            sample = torch.from_numpy(pairs.embeddings[:50_000].astype(np.float32))
+            model.embedding_mean.copy_(sample.mean(dim=0))
+            model.embedding_std.copy_(without_dead(sample.std(dim=0, correction=0)))
+        if config.training.tokens_from_encoder:
+            model.token_embed.weight.copy_(_encoder_table(encoder, tokenizer, config))
+        if config.training.blocks_from_encoder:
+            _copy_encoder_blocks(encoder, model)
+    return model
+
+
+def without_dead(std: Float[Tensor, "embed"]) -> Float[Tensor, "embed"]:
+    """Standard deviations, those of dead coordinates raised to a tenth of the median.
+
+    Three coordinates of all-MiniLM-L6-v2 are zero for every text. Divided by their tiny deviation, the least noise or
+    rounding in a stored vector would drown everything else.
+    """
+    return std.clamp(min=std.median() / 10)
+
+
+def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
+    """`model` with the weights of the checkpoint; a noise condition and a length head of its own may be new.
+
+    A length head that is trained alone starts anew: gone on from where the text's schedule left it, it overfits.
+    """
+    before, shape = checkpoint.read(config.training.start_from)
+    for name, new in dataclasses.asdict(config.model).items():
+        old = getattr(shape, name)
+        if name == "logit_temperature":  # no shape: it is fitted anew after every training
+            continue
+        if old != new and (name, old) not in NEW_PARTS:
+            raise InputError(
+                f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "
+                "only a model of the same shape can be continued"
+            )
+    weights = before.state_dict()
+    if config.model.standardize:
+        weights["embedding_std"] = without_dead(weights["embedding_std"].float())
+    if config.training.length_only or config.model.length_dim != shape.length_dim:
+        weights = {name: value for name, value in weights.items() if not name.startswith("length_head.")}
+    model.load_state_dict({**model.state_dict(), **weights})
+    return model
+
+
+def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
+    """Positions, norms and blocks of a BERT encoder; with the zero-initialised modulation it computes the same.
+
+    Raises `InputError` for an encoder that is no BERT, a model without `post_norm`, or other shapes.
+    """
+    bert = encoder.model[0].auto_model
+    if not isinstance(bert, BertModel) or not model.config.post_norm:
+        raise InputError(
+            f"blocks_from_encoder needs a BERT encoder and post_norm: true; {encoder.name!r} is a "
+            f"{type(bert).__name__}, post_norm is {str(model.config.post_norm).lower()}"
+        )
+    config, theirs = model.config, bert.config
+    for key, found, expected in (
+        ("hidden_dim", config.hidden_dim, theirs.hidden_size),
+        ("num_heads", config.num_heads, theirs.num_attention_heads),
+        ("ff_dim", config.ff_dim, theirs.intermediate_size),
+        ("num_layers", config.num_layers, theirs.num_hidden_layers),
+    ):
+        if found != expected:
+            raise InputError(f"blocks_from_encoder needs {key} {expected}, as {encoder.name!r} has; got {found}")
+    words = bert.embeddings
+    # Position 0 is [CLS] there, and every token has type 0.
+    places = words.position_embeddings.weight[1 : config.max_seq_len + 1] + words.token_type_embeddings.weight[0]
+    model.pos_embed.weight.copy_(places)
+    model.embed_norm.load_state_dict(words.LayerNorm.state_dict())
+    for block, layer in zip(model.blocks, bert.encoder.layer, strict=True):
+        attention = layer.attention.self
+        parts = (attention.query, attention.key, attention.value)
+        block.attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+        block.attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+        for ours, source in (
+            (block.attn.out_proj, layer.attention.output.dense),
+            (block.norm1, layer.attention.output.LayerNorm),
+            (block.ff[0], layer.intermediate.dense),
+            (block.ff[3], layer.output.dense),
+            (block.norm2, layer.output.LayerNorm),
+        ):
+            ours.load_state_dict(source.state_dict())
+
+
+def _encoder_table(encoder: Encoder, tokenizer: Tokenizer, config: Config) -> Tensor:
+    table = encoder.model[0].auto_model.get_input_embeddings().weight.detach().float()
+    if table.shape[1] != config.model.hidden_dim:
+        raise InputError(
+            f"tokens_from_encoder needs hidden_dim {table.shape[1]}, the width of the encoder's own table; "
+            f"the configuration has {config.model.hidden_dim}"
+        )
+    pieces = tokenizer.fast.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    return table[encoder.tokenizer.convert_tokens_to_ids(pieces)]

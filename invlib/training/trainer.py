@@ -1,0 +1,181 @@
+"""Trainer: weights, optimiser and average (EMA) of one run, and one optimiser step."""
+
+import copy
+import functools
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invlib.config import TrainingConfig
+from invlib.masking import WEIGHTINGS, diffusion_loss
+from invlib.model import ConditionalMDLM
+from invlib.training.batches import Batch
+from invlib.training.compute import FlopMeter
+
+LENGTH_WEIGHT = 0.1  # the length head learns quickly; it must not outweigh the text
+
+
+class Trainer:
+    """Weights, optimiser and EMA of one run. Masters and EMA are fp32; forward and backward run in `worker`.
+
+    `worker` is the model itself in fp32, or a bf16 copy of it: autocast would cast every weight anew at every use.
+    """
+
+    def __init__(self, model: ConditionalMDLM, config: TrainingConfig, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
+        self.model = model.to(accelerator.device)
+        if config.length_only:
+            self.model.requires_grad_(False)
+            self.model.length_head.requires_grad_(True)
+        self.worker = copy.deepcopy(self.model).to(torch.bfloat16) if config.bf16 else self.model
+        self.ema = copy.deepcopy(self.model).requires_grad_(False)
+        trained = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self.masters, self._workers, self._averages = (
+            [copied.get_parameter(name) for name in trained] for copied in (self.model, self.worker, self.ema)
+        )
+        self.optimizers = _optimizers(self.model, config)
+        self.step = 0
+        self.flops, self._meter = 0, FlopMeter()  # matrix products of this process, of this leg
+
+    def update(self, batches: list[Batch]) -> tuple[float, float]:
+        """One optimiser step over `grad_accum` micro-batches; returns the loss and the length loss, in nats."""
+        config, losses = self.config, torch.zeros(2, device=self.accelerator.device)
+        lr_factor = learning_rate_factor(self.step, config)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * lr_factor
+        for batch in batches:
+            found, flops = self._meter(batch.x0.shape, functools.partial(self._backward, batch))
+            losses += found / len(batches)
+            self.flops += flops
+        self._collect_gradients(len(batches))
+        nn.utils.clip_grad_norm_(self.masters, config.max_grad_norm)
+        self.flops += self._meter("optimizers", self._step_optimizers)[1]
+        self.step += 1
+        self._publish()
+        loss, length_loss = self.accelerator.reduce(losses, "sum").tolist()
+        return loss, length_loss
+
+    def _step_optimizers(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Gradients of this process's share of the micro-batch; an empty share contributes nothing."""
+        if len(batch.x0) == 0:
+            return torch.zeros(2, device=self.accelerator.device)
+        loss, length_loss = self._diffusion_loss(batch), self._length_loss(batch)
+        share = len(batch.x0) / batch.size
+        ((loss + LENGTH_WEIGHT * length_loss) * share).backward()
+        return torch.stack([loss, length_loss]).detach() * share
+
+    def _diffusion_loss(self, batch: Batch) -> Tensor:
+        if self.config.length_only:
+            return torch.zeros((), device=batch.x0.device)
+        model = self.worker
+        masked = batch.xt == model.config.mask_token_id
+        dropped = batch.dropped if model.config.null_embedding else None
+        with torch.random.fork_rng(devices=[], enabled=model.config.dropout > 0):
+            if model.config.dropout > 0:
+                torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+            modulation = model.modulation(batch.embedding, dropped, batch.noise_level)
+            x = model.hidden_states(batch.xt, modulation)
+        return diffusion_loss(
+            model.final_states(x, modulation, masked),
+            model.output_table,
+            batch.x0,
+            masked,
+            torch.full((len(batch.x0),), batch.x0.shape[1], device=batch.x0.device),
+            mask_token_id=model.config.mask_token_id,
+            weighting=WEIGHTINGS[self.config.weighting],
+        )
+
+    def _length_loss(self, batch: Batch) -> Tensor:
+        if not self.worker.config.length_head:
+            return torch.zeros((), device=batch.x0.device)
+        logits = self.worker.length_logits(batch.any_embedding, batch.any_noise_level).float()
+        return F.cross_entropy(logits, batch.any_length - 1)
+
+    def _collect_gradients(self, num_batches: int) -> None:
+        """Worker gradients → fp32 gradients of the masters, averaged over micro-batches, summed over processes."""
+        for master, weight in zip(self.masters, self._workers, strict=True):
+            gradient = torch.zeros_like(master) if weight.grad is None else weight.grad.float()
+            if self.accelerator.num_processes > 1:
+                gradient = self.accelerator.reduce(gradient, "sum")
+            master.grad = gradient.div_(num_batches)
+            if weight is not master:
+                weight.grad = None
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Masters → worker copy and EMA (decay warmed up as in MDLM: min(decay, (1 + n) / (10 + n)))."""
+        if self.worker is not self.model:
+            for weight, master in zip(self._workers, self.masters, strict=True):
+                weight.copy_(master)
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self._averages, self.masters, 1 - decay)
+
+    def state_dict(self) -> dict:
+        """Everything a resumed run needs; plain tensors and numbers, so that `weights_only` can read it."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """The inverse of `state_dict`."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.worker.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+
+
+def learning_rate_factor(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, constant, then linear decay to min_lr_ratio over the last `decay_share` of the steps."""
+    warm_up = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    decay_steps = max(1, round(config.decay_share * config.max_steps))
+    progress = max(0.0, (step + 1 - (config.max_steps - decay_steps)) / decay_steps)
+    return warm_up * (1 - (1 - config.min_lr_ratio) * min(1.0, progress))
+
+
+def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW on everything, or Muon on the hidden matrices and AdamW on embeddings, modulation and biases."""
+    by_muon = _hidden_matrices(model) if config.optimizer == "muon" else []
+    taken = {id(weight) for weight in by_muon}
+    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in taken]
+    groups = [
+        {"params": [w for w in rest if w.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)]
+    if by_muon:
+        # Update size matched to AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
+        optimizers.append(
+            torch.optim.Muon(
+                by_muon,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = config.lr
+    return optimizers
+
+
+def _hidden_matrices(model: ConditionalMDLM) -> list[nn.Parameter]:
+    return [
+        weight
+        for block in model.blocks
+        for module in (block.attn, block.ff)
+        for weight in module.parameters()
+        if weight.ndim == 2 and weight.requires_grad
+    ]

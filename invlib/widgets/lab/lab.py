@@ -1,0 +1,214 @@
+"""lab(inverter): type a sentence, or hand over a vector, and watch it come back; pin a word and see what changes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+
+from invlib.errors import InputError
+from invlib.inverter import Inverter, check_vectors
+from invlib.widgets.lab.session import Busy, Outcome, Session, View
+from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings
+from invlib.widgets.lab.upload import read_vector
+from invlib.widgets.player import EXPORT, frames, static_html
+from invlib.widgets.player import SCRIPT as PLAYER_SCRIPT
+from invlib.widgets.player import STYLE as PLAYER_STYLE
+
+SCRIPT = Path(__file__).with_name("lab.js")
+STYLE = Path(__file__).with_name("lab.css")
+EXAMPLE = "Meet me at the station at nine."
+
+
+class Lab(anywidget.AnyWidget):
+    """The view of one `Session`. What a person types stays in the page; what came back travels in these traits."""
+
+    # One module: the lab's script stands behind the player's and uses its parts.
+    _esm = PLAYER_SCRIPT.read_text(encoding="utf-8").removesuffix(EXPORT) + SCRIPT.read_text(encoding="utf-8")
+    _css = PLAYER_STYLE.read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")
+    options = traitlets.Dict().tag(sync=True)  # what there is to choose from, and its limits
+    frames = traitlets.Dict().tag(sync=True)  # those of the player; empty before the first inversion
+    steering = traitlets.Dict().tag(sync=True)  # what is pinned or to be masked: position → word, positions
+    outcome = traitlets.Dict().tag(sync=True)
+    vector = traitlets.Dict().tag(sync=True)
+    uploaded = traitlets.Dict().tag(sync=True)
+    notice = traitlets.Dict().tag(sync=True)  # the one line that says what went wrong
+    progress = traitlets.Dict().tag(sync=True)  # last: a page that sees "idle" has seen all the rest
+    answered = traitlets.Dict().tag(sync=True)  # which message of which page was answered by all that stands above
+
+    def __init__(self, inverter: Inverter, text: str, limits: Limits):
+        self.session = Session(inverter, limits, changed=self._tell)
+        super().__init__(options=_options(inverter, text, limits), progress={"state": self.session.state})
+        self.on_msg(self._on_message)
+
+    # ── what the page asks for ──
+
+    def _on_message(self, _: Any, content: dict, buffers: list) -> None:
+        try:
+            self.notice = {}
+            self._actions[content["do"]](self, content, buffers)
+        except Busy as busy:
+            self.notice = {"kind": "note", "text": _sentence(busy)}
+        except InputError as error:
+            self.notice = {"kind": "error", "text": _sentence(error)}
+        except Exception as error:  # a callback's error goes to a log that nobody at the page reads
+            self.notice = {"kind": "error", "text": f"{type(error).__name__}: {error}"}
+        self.answered = {name: content.get(name) for name in ("page", "number")}
+
+    def _invert(self, content: dict, _: list) -> None:
+        self.session.invert(_settings(content))
+
+    def _run_on(self, content: dict, _: list) -> None:
+        self.session.run_on(_settings(content), content.get("step"))
+
+    def _step_once(self, content: dict, _: list) -> None:
+        self.session.step_once(_settings(content), content.get("step"))
+
+    def _stop(self, content: dict, _: list) -> None:
+        self.session.stop()
+
+    def _pin(self, content: dict, _: list) -> None:
+        self.session.pin(content["position"], content.get("token"), content.get("step"))
+
+    def _remask(self, content: dict, _: list) -> None:
+        self.session.remask(content["position"])
+
+    def _release(self, content: dict, _: list) -> None:
+        self.session.release(content["position"])
+
+    def _look(self, content: dict, _: list) -> None:
+        self.session.look(_settings(content))
+
+    def _upload(self, content: dict, buffers: list) -> None:
+        numbers = read_vector(bytes(buffers[0]), str(content["name"]))
+        check_vectors(numbers, self.session.inverter.config.embedding_cond_dim)
+        # Into the page's own field, so that there is one way in. str: the shortest that reads back to the same float.
+        self.uploaded = {"name": content["name"], "numbers": ", ".join(str(number) for number in numbers)}
+
+    _actions: dict[str, Callable] = {
+        "invert": _invert,
+        "run on": _run_on,
+        "step": _step_once,
+        "stop": _stop,
+        "pin": _pin,
+        "remask": _remask,
+        "release": _release,
+        "look": _look,
+        "upload": _upload,
+    }
+
+    # ── what the page is told ──
+
+    def _tell(self) -> None:
+        session = self.session
+        if session.view is not None:
+            self.vector = _vector(session.view)
+        if session.trajectory is not None:
+            self.frames = _frames(session)
+        self.steering = _steering(session)
+        self.outcome = {} if session.outcome is None else _outcome(session.outcome)
+        if session.error:
+            self.notice = {"kind": "error", "text": _sentence(session.error)}
+        found = session.found and {"text": session.found.text, "cosine": round(session.found.cosine, 4)}
+        self.progress = {"state": session.state, "found": found}
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, "text/html": self._static_html(), "text/plain": self._static_text()}, metadata
+
+    def _static_html(self) -> str:
+        """The player of what has come back by now, for a page without a kernel."""
+        hint = "<p><em>The inversion lab needs a kernel: open this notebook in JupyterLab to use it.</em></p>"
+        if not self.frames:
+            return hint
+        return f"<p>{escape(self._static_text())}</p>\n{static_html(self.frames)}\n{hint}"
+
+    def _static_text(self) -> str:
+        outcome = self.session.outcome
+        if outcome is None:
+            return "Inversion lab: nothing inverted yet"
+        asked = outcome.settings.text if outcome.settings.vector is None else "a vector"
+        return f"{asked} → {outcome.text}"
+
+
+def lab(inverter: Any, text: str = EXAMPLE, *, limits: Limits | None = None) -> Lab:
+    """The inversion lab: a sentence or a vector in, what comes back out, and every step in between to touch.
+
+    text: what stands in the field at first. limits: what one person may ask for.
+    `lab(inverter).session` does the same without a page. Raises `InputError` for what is no `Inverter`.
+    """
+    if not isinstance(inverter, Inverter):
+        raise InputError(
+            f"the lab needs an Inverter, got {type(inverter).__name__}; pass invlib.Inverter.load('minilm')"
+        )
+    return Lab(inverter, text, limits or Limits())
+
+
+def _settings(content: dict) -> Settings:
+    """The settings of a message; its vector, if any, still as it was typed or pasted."""
+    values = dict(content["settings"])
+    if "vector" in values:
+        values["vector"] = tuple(read_vector(str(values["vector"])).tolist())
+    return Settings.read(values)
+
+
+def _options(inverter: Inverter, text: str, limits: Limits) -> dict:
+    first_lines = {name: policy.__doc__.strip().splitlines()[0] for name, policy in POLICY_BY_NAME.items()}
+    kinds = {
+        name: {"label": kind.label, "low": kind.low, "high": kind.high, "step": kind.step, "default": kind.default}
+        for name, kind in KINDS.items()
+    }
+    return {
+        "text": text,
+        "encoder": inverter.config.encoder_model,
+        "embed_dim": inverter.config.embedding_cond_dim,
+        "policies": first_lines,
+        "kinds": kinds,
+        "limits": asdict(limits),
+        "defaults": {**asdict(Settings()), "max_queries": 200},
+    }
+
+
+def _frames(session: Session) -> dict:
+    """Those of the player, and from which step on each pinned position was. A pinned token has no probability."""
+    trajectory, pinned = session.trajectory, sorted(session.pinned_since)
+    since = [session.pinned_since[position] for position in pinned]
+    confidence = trajectory.confidence.copy()
+    for position, step in zip(pinned, since, strict=True):
+        confidence[step:, position] = np.nan
+    told = frames(replace(trajectory, confidence=confidence))
+    return told | {"pinned": pinned, "pinned_since": since}
+
+
+def _steering(session: Session) -> dict:
+    """Only what differs from what stands in the frames' last step: the rest is marked there."""
+    pinned = sorted(session.pinned)
+    words = session.inverter.tokenizer.pieces([session.pinned[position] for position in pinned])
+    held = dict(zip(map(str, pinned), words, strict=True))
+    return {"pinned": held, "masked": sorted(session.masked)}
+
+
+def _vector(view: View) -> dict:
+    top = float(np.abs(view.vector).max())
+    return {
+        "bars": np.rint(view.vector / top * 100).astype(int).tolist(),
+        "top": round(top, 4),
+        "norm": round(view.norm, 4),
+        "stored": view.stored,
+        "cosine": round(view.cosine, 4),
+    }
+
+
+def _outcome(outcome: Outcome) -> dict:
+    told = asdict(outcome)
+    told.pop("settings")
+    return told | {"is_text": outcome.settings.vector is None}
+
+
+def _sentence(error: Any) -> str:
+    text = str(error).strip()
+    return text[:1].upper() + text[1:]

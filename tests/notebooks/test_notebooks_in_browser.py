@@ -1,0 +1,223 @@
+"""Every notebook as a person meets it: JupyterLab in a real browser, all cells run, its widgets answer.
+
+Screenshots of every notebook, light and dark, land in build/screens/.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Page, expect
+
+ROOT = Path(__file__).parents[2]
+SCREENS = ROOT / "build" / "screens"
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+RUN_ALL = 600  # seconds; a slow machine may be slow, a hung cell must end
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+}
+SETTLED = """() => {
+  document.querySelector(".jp-WindowedPanel-outer").scrollTop = 0;
+  return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+IDLE = """() => {
+  const kernel = window.jupyterapp?.shell?.currentWidget?.context?.sessionContext?.session?.kernel;
+  return kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}"""
+RUN = """() => {
+  window.finished = false;
+  jupyterapp.commands.execute("notebook:run-all-cells").then(() => { window.finished = true; });
+}"""
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Path:
+    """The notebooks without their outputs, beside the data that they read."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "data").symlink_to(ROOT / "data", target_is_directory=True)
+    (folder / "notebooks").mkdir()
+    for stem in NOTEBOOKS:
+        notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, folder / "notebooks" / f"{stem}.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(chromium, workshop, tmp_path_factory) -> Iterator[str]:
+    """The address of a JupyterLab of its own: fresh settings, this machine only."""
+    own = tmp_path_factory.mktemp("jupyter")
+    for name, values in SETTINGS.items():
+        file = own / "SETTINGS" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
+    folders |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTERLAB_SETTINGS_DIR": "SETTINGS"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {
+        "ip": "127.0.0.1",
+        "port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": workshop,
+        "IdentityProvider.token": "",
+        "KernelManager.transport_encryption": "auto",
+    }
+    flags = ["--no-browser", "--allow-root", "--expose-app-in-browser", *(f"--{k}={v}" for k, v in options.items())]
+    with (own / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *flags],
+            env=os.environ | {name: str(own / folder) for name, folder in folders.items()},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api", server, own / "lab.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def run_in_lab(chromium, lab):
+    """Opens a notebook, runs all its cells, and gives the page; no request may have left this machine."""
+    contexts, requests = [], []
+
+    def run(stem: str) -> Page:
+        context = chromium.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{lab}/lab/workspaces/{stem}/tree/notebooks/{stem}.ipynb?reset")
+        page.wait_for_function(IDLE, timeout=120_000)
+        page.evaluate(RUN)
+        page.wait_for_function("window.finished", timeout=1000 * RUN_ALL)
+        return page
+
+    yield run
+    for context in contexts:
+        # The kernel goes with its notebook: the next one needs the memory.
+        context.pages[0].evaluate("jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+        context.close()
+    assert [url for url in requests if not url.startswith((lab, lab.replace("http", "ws"), "data:", "blob:"))] == []
+
+
+def assert_ran(page: Page) -> None:
+    """Every code cell has run, none ended in an error or wrote to stderr."""
+    notebook = nbformat.from_dict(page.evaluate("jupyterapp.shell.currentWidget.context.model.toJSON()"))
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert [output.evalue for output in outputs if output.output_type == "error"] == []
+    assert cells and all(cell.execution_count for cell in cells)
+    assert [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr" and "Error" in o.text] == []
+
+
+def screenshots(page: Page, name: str) -> None:
+    """The whole notebook, in the light and in the dark."""
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
+    page.set_viewport_size({"width": 1280, "height": min(height + 120, 15_000)})
+    for theme in ("Light", "Dark"):
+        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme}")
+        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", str(theme == "Light").lower())
+        expect(page.locator("#jupyterlab-splash")).to_have_count(0)
+        page.evaluate(SETTLED)
+        page.screenshot(path=SCREENS / f"lab-{name}-{theme.lower()}.png", timeout=120_000)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+WITH_WIDGETS = {"02_adaln_modulation", "03_unmasking"}
+
+
+@pytest.mark.parametrize("stem", [stem for stem in NOTEBOOKS if stem not in WITH_WIDGETS])
+def test_the_notebook_runs_in_jupyterlab(run_in_lab, stem):
+    page = run_in_lab(stem)
+    assert_ran(page)
+    screenshots(page, stem)
+
+
+def test_the_mixer_answers_in_notebook_02(run_in_lab):
+    page = run_in_lab("02_adaln_modulation")
+    assert_ran(page)
+    mixer = page.get_by_role("group", name="Mixer")
+    status, text = mixer.get_by_role("status"), mixer.locator(".text")
+    expect(status).to_contain_text("the vector of A")
+    before = text.text_content()
+
+    mixer.get_by_role("slider", name="Way from A to B").press("End")
+    expect(status).to_contain_text("the vector of B")
+    assert text.text_content() != before
+
+    mixer.get_by_role("button", name="Reset").click()
+    expect(text).to_have_text(before)
+
+    last = mixer.get_by_role("group", name="layer 5")
+    last.get_by_role("radio", name="hears nothing").click()
+    expect(status).to_contain_text("layer 5 is off")
+    last.get_by_role("radio", name="hears nothing").press("ArrowUp")
+    expect(status).to_contain_text("layer 5 hears B")
+    mixer.get_by_role("button", name="Reset").click()
+
+    sentence = mixer.get_by_role("textbox", name="Sentence A")
+    sentence.fill("  ")
+    sentence.press("Enter")
+    expect(status).to_have_text("the first sentence is empty; write one")
+    sentence.fill("Rain fell all night long.")
+    sentence.press("Enter")
+    expect(status).to_contain_text("the vector of A")
+    assert text.text_content() != before
+    screenshots(page, "02_adaln_modulation")
+
+
+def test_the_player_answers_in_notebook_03(run_in_lab):
+    page = run_in_lab("03_unmasking")
+    assert_ran(page)
+    player = page.get_by_role("group", name="Player")
+    status, tokens = player.get_by_role("status"), player.get_by_role("listbox", name="Tokens").get_by_role("option")
+    expect(status).to_contain_text("Step 0 of 10")
+    expect(tokens.first.locator(".word")).to_have_text("[MASK]")
+
+    slider = player.get_by_role("slider", name="Step")
+    slider.press("End")
+    expect(status).to_contain_text("Step 10 of 10 · nothing masked")
+    slider.press("Home")
+    player.get_by_role("button", name="Next step").click()
+    expect(status).to_contain_text("Step 1 of 10")
+
+    tokens.nth(2).hover()
+    alternatives = player.get_by_role("region", name="Alternatives")
+    expect(alternatives.locator(".heading")).to_contain_text("position 2")
+    expect(alternatives.get_by_role("listitem").first).to_contain_text("0.")
+
+    player.get_by_role("combobox", name="Speed").select_option("4")
+    player.get_by_role("button", name="Play").click()
+    expect(status).to_contain_text("Step 10 of 10", timeout=20_000)
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+    screenshots(page, "03_unmasking")

@@ -1,0 +1,255 @@
+"""The encoder in the loop: exact recovery where it is possible, and a budget that holds."""
+
+import re
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from invlib.errors import InputError
+from invlib.search.strategies import BestOf, Remask, SwapBeam, Target, _apply, _moves, _swaps, improve
+
+WORDS = [
+    *("[PAD]", "the", "a", "old", "young", "keeper", "sailor"),
+    *("opened", "closed", "[MASK]", "gate", "door", "slowly"),
+]
+MASK = WORDS.index("[MASK]")
+TRUTH = "the old keeper opened the gate"
+
+
+def tokens(text: str) -> tuple[int, ...]:
+    return tuple(WORDS.index(word) for word in text.split())
+
+
+def decode(ids) -> str:
+    return " ".join(WORDS[int(i)] for i in ids)
+
+
+def direction(feature: str) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(feature.encode())).standard_normal(48)
+
+
+class BagOfWords:
+    """An encoder that hears words and, faintly, neighbours; it remembers whatever it was asked."""
+
+    def __init__(self):
+        self.asked: list[str] = []
+
+    def __call__(self, texts):
+        self.asked += texts
+        return np.stack([self.vector(text) for text in texts])
+
+    @staticmethod
+    def vector(text: str) -> np.ndarray:
+        words = text.split()
+        pairs = [f"{a} {b}" for a, b in zip(["^", *words], [*words, "$"], strict=True)]
+        vector = sum(direction(word) for word in words) + 0.3 * sum(direction(pair) for pair in pairs)
+        return vector / np.linalg.norm(vector)
+
+
+def indifferent(lengths, toward):
+    """A denoiser to which all words are alike."""
+
+    def predict(xt, rows, at):
+        logits = torch.zeros(int(at.sum()), len(WORDS))
+        logits[:, 0] = -torch.inf
+        return logits
+
+    return predict
+
+
+@pytest.fixture
+def encoder():
+    return BagOfWords()
+
+
+def make_target(encoder, pinned=None, seed=0) -> Target:
+    return Target(
+        BagOfWords.vector(TRUTH).astype(np.float32),
+        indifferent,
+        decode,
+        encoder,
+        mask_token_id=MASK,
+        length_probs=np.array([0, 0, 0, 0, 0.2, 0.6, 0.2, 0]),
+        pinned=pinned or {},
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def run(target, *strategies, draft="a young keeper closed the gate"):
+    return list(improve(target, strategies, [tokens(draft)]))
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        "the old sailor opened the gate",  # a wrong word
+        "a young sailor closed a door",  # all wrong
+        "the keeper opened gate",  # words missing
+        "the old young keeper slowly opened the gate",  # words too many
+        "the gate opened the old keeper",  # the wrong order
+    ],
+)
+def test_swap_beam_finds_the_exact_text(encoder, draft):
+    found = run(make_target(encoder), SwapBeam(width=4, max_queries=2000), draft=draft)
+    assert found[-1].text == TRUTH
+    assert found[-1].cosine == pytest.approx(1, abs=1e-5)
+
+
+def test_single_edits_alone_need_more_queries_than_combined_ones(encoder, monkeypatch):
+    draft = "a young sailor closed a door"
+    combined = make_target(encoder)
+    run(combined, SwapBeam(max_queries=2000), draft=draft)
+    monkeypatch.setattr("invlib.search.strategies._combined", lambda *arguments: [])
+    alone = make_target(encoder)
+    run(alone, SwapBeam(max_queries=2000), draft=draft)
+    assert combined.best(1)[0].text == TRUTH
+    assert combined.queries < alone.queries
+
+
+def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_refills(encoder):
+    heard = []
+
+    def listening(lengths, toward):
+        heard.append(toward)
+        return indifferent(lengths, toward)
+
+    target = make_target(encoder)
+    target.denoiser = listening
+    run(target, SwapBeam(max_queries=10))
+    draft = BagOfWords.vector("a young keeper closed the gate")
+    ahead = target.vector + 0.5 * (target.vector - draft)
+    for toward in heard:
+        np.testing.assert_allclose(toward, ahead / np.linalg.norm(ahead), atol=1e-6)
+    heard.clear()
+    run(target, BestOf(20))
+    assert all(toward is target.vector for toward in heard) and heard
+
+
+def test_swaps_and_moves_come_in_the_order_of_the_denoisers_belief():
+    before, after = tokens("the gate opened keeper"), tokens("keeper opened the gate")
+    belief = torch.full((4, len(WORDS)), -9.0)
+    between = torch.full((5, len(WORDS)), -9.0)
+    belief[0, after[0]] = belief[3, before[0]] = -1.0  # "keeper" first and "the" last
+    assert _apply(before, _swaps(before, belief)[0]) == tokens("keeper gate opened the")
+    between[4, before[0]] = between[4, before[1]] = -1.0  # "the … gate" behind everything
+    assert _apply(before, _moves(before, belief, between)[0]) == tokens("opened keeper the gate")
+    moved = [_apply(before, edit) for edit in _moves(before, belief, torch.empty(0, 0))]
+    assert len(moved) == len(set(moved)) == 10 and all(sorted(text) == sorted(before) for text in moved)
+
+
+@pytest.mark.parametrize(
+    ("strategies", "budget"),
+    [
+        ((BestOf(7),), 7),
+        ((SwapBeam(max_queries=50),), 50),
+        ((BestOf(20), SwapBeam(max_queries=60)), 60),
+        ((Remask(rounds=1, refills=5),), 5 + 32),
+    ],
+)
+def test_the_budget_is_a_hard_limit_and_nothing_is_encoded_twice(encoder, strategies, budget):
+    target = make_target(encoder)
+    target.vector = -target.vector  # no text comes close, so that the budget is used up
+    run(target, *strategies)
+    assert len(encoder.asked) == len(set(encoder.asked)) == target.queries <= budget
+    if not isinstance(strategies[0], Remask):
+        assert target.queries == budget
+
+
+def test_a_search_ends_when_there_is_nothing_left_to_encode(encoder):
+    target = make_target(encoder)
+    target.vector = -target.vector  # never found
+    target.length_probs, target.max_length = np.array([0.5, 0.5]), 2
+    run(target, SwapBeam(max_queries=5000), draft="the gate")
+    words = len(WORDS) - 1  # without [MASK]
+    assert target.queries == words + words**2, "all there is to ask"
+
+
+def test_best_of_keeps_the_closest_of_its_drafts(encoder):
+    found = run(make_target(encoder), BestOf(30))
+    cosines = [float(BagOfWords.vector(text) @ BagOfWords.vector(TRUTH)) for text in encoder.asked]
+    assert len(cosines) == 30
+    assert found[-1].cosine == pytest.approx(max(cosines), abs=1e-5)
+    assert found[-1].text == encoder.asked[int(np.argmax(cosines))]
+    assert len({len(text.split()) for text in encoder.asked}) > 1, "drafts must differ in length"
+
+
+def test_remask_never_gets_worse_and_helps(encoder):
+    found = run(make_target(encoder), Remask(rounds=12))
+    cosines = [best.cosine for best in found]
+    assert cosines == sorted(cosines)
+    assert cosines[-1] > float(BagOfWords.vector("a young keeper closed the gate") @ BagOfWords.vector(TRUTH)) + 0.05
+
+
+def test_a_close_enough_text_ends_the_search(encoder):
+    target = make_target(encoder)
+    run(target, SwapBeam(max_queries=2000, stop_cosine=0.5))
+    assert target.queries == 1, "the draft itself is closer than 0.5"
+
+
+def test_pinned_tokens_are_in_every_text(encoder):
+    target = make_target(encoder, pinned={2: WORDS.index("sailor")})
+    run(target, BestOf(20), SwapBeam(max_queries=300), Remask(rounds=2), draft="the old sailor opened the gate")
+    assert all(text.split()[2] == "sailor" for text in encoder.asked)
+    assert len(encoder.asked) > 100
+
+
+def test_the_same_generator_gives_the_same_search(encoder):
+    one, other = (run(make_target(encoder, seed=3), BestOf(10), SwapBeam(max_queries=100)) for _ in "ab")
+    assert [found.text for found in one] == [found.text for found in other]
+
+
+class Failing(BagOfWords):
+    """Works for 40 texts, then does something wrong."""
+
+    def __init__(self, wrong):
+        super().__init__()
+        self.wrong = wrong
+
+    def __call__(self, texts):
+        good = super().__call__(texts)
+        return self.wrong(good) if len(self.asked) > 40 else good
+
+
+def raise_timeout(vectors):
+    raise TimeoutError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (raise_timeout, "the encoder failed after .* queries .TimeoutError: no answer"),
+        (lambda vectors: vectors * np.nan, "NaN, infinite or zero"),
+        (lambda vectors: vectors * 0, "NaN, infinite or zero"),
+        (lambda vectors: vectors[:-1], "48 dimensions"),
+    ],
+)
+def test_an_encoder_that_fails_in_the_middle_loses_nothing(wrong, message):
+    target = make_target(Failing(wrong))
+    found = run(target, BestOf(30), SwapBeam(max_queries=500))
+    assert found[-1] == target.best(1)[0]
+    assert 30 <= target.queries <= 40
+    assert re.search(message, target.error)
+
+
+def test_an_encoder_of_another_dimension_is_refused():
+    target = make_target(lambda texts: np.ones((len(texts), 7)))
+    with pytest.raises(InputError, match="shape .7,., the one to invert has .48,."):
+        run(target, BestOf(3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BestOf(0),
+        lambda: Remask(0),
+        lambda: Remask(refills=0),
+        lambda: SwapBeam(width=0),
+        lambda: SwapBeam(max_queries=0),
+        lambda: SwapBeam(top_k=-1),
+    ],
+)
+def test_a_search_without_room_is_refused(make):
+    with pytest.raises(InputError, match="must be at least 1, got"):
+        make()

@@ -1,0 +1,111 @@
+"""The search's curve: honest at every budget, and a run that can be stopped."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+import invlib
+from invlib.errors import InputError
+from invlib.search import BestOf, SwapBeam
+from invlib.studies import search as recovery
+from invlib.studies.provenance import commit_of_this_clone
+from invlib.studies.search import best_within, curve, main, recover
+
+SENTENCES = ["I am late.", "Plants need light and water."]
+
+
+@pytest.fixture(scope="module")
+def inverter():
+    return invlib.Inverter.load("minilm")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "sentences.txt"
+    path.write_text("\n".join([*SENTENCES, "too short"]), encoding="utf-8")
+    return path
+
+
+def test_the_best_within_a_budget_is_the_closest_of_the_first_queries():
+    found = pd.DataFrame({"text": list("abcd"), "cosine": [0.1, 0.5, 0.3, 0.9]})
+    assert [best_within(found, queries) for queries in (1, 2, 3, 4, 99)] == ["a", "b", "b", "d", "d"]
+
+
+def test_every_query_is_seen_in_its_order(inverter):
+    before = inverter.encoder.queries
+    first, second = recover(inverter, SENTENCES, [BestOf(5), SwapBeam(max_queries=40)])
+    assert len(first) <= 40 and len(second) <= 40
+    assert inverter.encoder.queries - before == len(first) + len(second) + len(SENTENCES), "and one for each vector"
+    assert first["text"][0] == inverter.invert(inverter.encoder.encode(SENTENCES[:1])).texts[0]
+    assert first["text"].is_unique
+
+
+def test_the_curve_scores_what_was_best_at_each_budget(inverter):
+    best = [{"1": "I am.", "9": "I am late."}, {"1": "Plants need light.", "9": "Plants need light and water."}]
+    table = curve(SENTENCES, best, inverter.encoder).set_index(["queries", "metric"])["value"]
+    assert table[9, "exact_match"] == 1 and table[1, "exact_match"] == 0
+    assert table[9, "cosine"] == pytest.approx(1, abs=1e-5) and table[1, "cosine"] < 0.99
+
+
+def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, capsys):
+    command = ["--text", str(corpus), "--queries", "20", "--progress", str(tmp_path / "progress.jsonl")]
+    whole = recovery.recover
+
+    def stopped_after_one(*arguments, **options):
+        yield next(whole(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recovery, "recover", stopped_after_one)
+    assert main([*command, "--out", str(tmp_path / "a.csv")]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 2
+    monkeypatch.undo()
+
+    assert main([*command, "--out", str(tmp_path / "a.csv")]) == 0
+    rows = [json.loads(row) for row in (tmp_path / "progress.jsonl").read_text().splitlines()[1:]]
+    assert [row["text"] for row in rows] == SENTENCES, "two words are too short, and nobody is done twice"
+    command[-1] = str(tmp_path / "another.jsonl")
+    assert main([*command, "--out", str(tmp_path / "b.csv")]) == 0
+    one, other = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv"))
+    pd.testing.assert_frame_equal(one.drop(columns="made"), other.drop(columns="made"))
+    assert sorted(one["queries"].unique()) == [1, 20] and one["made"].str.endswith("+00:00").all()
+    assert one["commit"].unique().tolist() == [commit_of_this_clone()]
+
+
+def test_a_search_in_bf16_asks_a_bf16_encoder_and_scores_in_fp32(corpus, tmp_path, monkeypatch):
+    seen = []
+    whole = recovery.recover
+
+    def watched(inverter, texts, strategies, *, encode, seed):
+        vectors = inverter.encoder.encode(SENTENCES)
+        seen.append((inverter.model.token_embed.weight.dtype, abs(encode(SENTENCES) - vectors).max(), strategies))
+        return whole(inverter, texts, strategies, encode=encode, seed=seed)
+
+    monkeypatch.setattr(recovery, "recover", watched)
+    command = ["--text", str(corpus), "--queries", "3", "--bf16", "--out", str(tmp_path / "a.csv")]
+    assert main([*command, "--progress", str(tmp_path / "progress.jsonl")]) == 0
+    ((dtype, difference, strategies),) = seen
+    assert dtype == torch.bfloat16 and 1e-5 < difference < 1e-2
+    assert strategies[-1].stop_cosine == recovery.BF16_STOP
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_text('{"settings": 1}\n'), "a run with other settings"),
+        (lambda path: path.write_text(path.read_text() + '{"text": "Other.", "best": {}}\n'), "other sentences"),
+    ],
+)
+def test_another_runs_progress_is_refused(tmp_path, change, message):
+    path = tmp_path / "progress.jsonl"
+    assert recovery._done(path, {"settings": 0}, SENTENCES) == []
+    change(path)
+    with pytest.raises(InputError, match=message):
+        recovery._done(path, {"settings": 0}, SENTENCES)
+
+
+def test_a_missing_corpus_is_said_in_one_line(tmp_path, capsys):
+    assert main(["--text", str(tmp_path / "absent.txt"), "--progress", str(tmp_path / "p")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
