@@ -1,4 +1,8 @@
-"""What a user is told when the input is wrong."""
+"""What a user is told when the input is wrong, and how a command ends on it."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
 
 
 class InputError(ValueError):
@@ -10,3 +14,29 @@ class InputError(ValueError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"InputError: {self}"]
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The first line of what an exception says, or its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
+
+
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[str] | None], int]:
+    """`main(arguments)` as a command: its exit status is 0, 2 after one line for an `InputError`, or 130 when stopped.
+
+    A `KeyboardInterrupt` may carry what the same command does when it is called again.
+    """
+
+    @functools.wraps(main)
+    def ending(arguments: Sequence[str] | None = None) -> int:
+        try:
+            main(arguments)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stopped:
+            print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
+            return 130
+        return 0
+
+    return ending

@@ -118,10 +118,10 @@ def score(
     Raises `InputError` for no texts, unequal numbers, or an empty reference.
     """
     table = per_text(references, texts, tokenizer=tokenizer)
-    rows = [(name, *interval(table[name], name, seed)) for name in table]
+    rows = [(name, *metric_interval(name, table[name], seed)) for name in table]
     rows.insert(1, ("bleu", *bleu_interval(references, texts)))
     if encoder is not None:
-        rows.append(("cosine", *interval(text_cosines(references, texts, encoder), "cosine", seed)))
+        rows.append(("cosine", *mean_interval(text_cosines(references, texts, encoder), seed)))
     frame = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
     return frame.assign(n=len(references))
 
@@ -129,11 +129,29 @@ def score(
 def text_cosines(references: Sequence[str], texts: Sequence[str], encoder) -> np.ndarray:
     """Cosine of each text's vector to its reference's, [n]; 0 for an empty text, which has no vector."""
     cosines = np.zeros(len(references))
-    rows = [row for row, text in enumerate(texts) if text.strip()]
-    if rows:
-        vectors = encoder.encode([references[row] for row in rows] + [texts[row] for row in rows])
-        cosines[rows] = cosine(vectors[: len(rows)], vectors[len(rows) :])
+    written = [row for row, text in enumerate(texts) if text.strip()]
+    if written:
+        vectors = encoder.encode([references[row] for row in written])
+        cosines[written] = reencoded_cosines(vectors, [texts[row] for row in written], encoder.encode)
     return cosines
+
+
+def reencoded(texts: Sequence[str], encode: Callable[[list[str]], np.ndarray], embed_dim: int) -> np.ndarray:
+    """Vectors of what was written, [n, embed_dim]; zero for an empty text, which is not encoded."""
+    vectors = np.zeros((len(texts), embed_dim), np.float32)
+    written = [row for row, text in enumerate(texts) if text.strip()]
+    if written:
+        vectors[written] = encode([texts[row] for row in written])
+    return vectors
+
+
+def reencoded_cosines(
+    vectors: np.ndarray, texts: Sequence[str], encode: Callable[[list[str]], np.ndarray]
+) -> np.ndarray:
+    """Cosine of each text, encoded again, to its vector of [n, embed_dim]; 0 for an empty text."""
+    again = reencoded(texts, encode, vectors.shape[1])
+    empty = ~again.any(axis=1)
+    return np.where(empty, 0.0, cosine(np.where(empty[:, None], vectors, again), vectors))
 
 
 def ranks(vectors: np.ndarray, pool: np.ndarray, own: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
@@ -151,16 +169,10 @@ def ranks(vectors: np.ndarray, pool: np.ndarray, own: Sequence[int] | np.ndarray
     return (similarity >= similarity[np.arange(len(own)), own][:, None]).sum(axis=1)
 
 
-def interval(values: Iterable, name: str = "", seed: int = 0) -> tuple[float, float, float]:
-    """Mean, and its 95 % interval over the texts.
-
-    Wilson's interval for 0/1 values: a bootstrap of no success at all would claim certainty.
-    """
+def mean_interval(values: Iterable, seed: int = 0) -> tuple[float, float, float]:
+    """Mean, low, high: the 95 % interval over the texts, by bootstrap percentiles."""
     values = np.asarray(list(values), float)
     mean = float(values.mean())
-    if name in SHARES:
-        share = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
-        return mean, float(share.low), float(share.high)
     if len(values) < 2 or np.ptp(values) == 0:
         return mean, mean, mean
     resampled = scipy.stats.bootstrap(
@@ -171,6 +183,35 @@ def interval(values: Iterable, name: str = "", seed: int = 0) -> tuple[float, fl
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return mean, float(resampled.low), float(resampled.high)
+
+
+def share_interval(values: Iterable) -> tuple[float, float, float]:
+    """Share of the ones among zeros and ones, low, high: Wilson's 95 % interval.
+
+    A bootstrap of no success at all would claim certainty.
+    """
+    values = np.asarray(list(values), float)
+    share = scipy.stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="wilson")
+    return float(values.mean()), float(share.low), float(share.high)
+
+
+def metric_interval(name: str, values: Iterable, seed: int = 0) -> tuple[float, float, float]:
+    """The interval of one column of `per_text`: that of a share for the metrics that are 0 or 1 for every text."""
+    return share_interval(values) if name in SHARES else mean_interval(values, seed)
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """How a figure and its interval are written.
+
+    >>> with_interval(0.605, 0.596, 0.616, digits=2)
+    '0.60 (0.60–0.62)'
+    """
+    return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def interval(values: Iterable, name: str = "", seed: int = 0) -> tuple[float, float, float]:
+    """Superseded by `mean_interval` and `share_interval`; goes with its last caller."""
+    return metric_interval(name, values, seed)
 
 
 def bleu_interval(references: Sequence[str], texts: Sequence[str]) -> tuple[float, float, float]:

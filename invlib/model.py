@@ -7,7 +7,7 @@ a BERT encoder, so that its pretrained layers can be the start of the training.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -348,6 +348,16 @@ class ConditionalMDLM(nn.Module):
             at = xt == self.config.mask_token_id
         x = self.hidden_states(xt, modulation, lengths)
         return _project(self.final_states(x, modulation, at), self.output_table)
+
+    def predictor(
+        self, modulation: Modulation, lengths: Int[Tensor, "batch"]
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """What `sampler.denoise` asks: (xt of some rows of the batch, which rows, at which positions) → logits."""
+
+        def predict(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+            return self(xt, modulation.rows(rows), lengths=lengths[rows], at=at)
+
+        return predict
 
     def hidden_states(
         self,
