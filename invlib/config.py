@@ -13,6 +13,8 @@ import yaml
 
 from invlib.errors import InputError
 
+UNUSED = ("num_workers",)  # keys of published configurations that say nothing here: accepted and ignored
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -40,7 +42,7 @@ class ModelConfig:
     null_embedding: bool = False  # a learned "no vector", for the unconditional prior
     standardize: bool = False  # centre and scale the embedding by training statistics
     noise_condition: bool = False  # the model may be told how noisy the vector is
-    logit_temperature: float = 1.0  # what the logits are divided by; fitted after training, see calibration.py
+    logit_temperature: float = 1.0  # what the logits are divided by
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -71,6 +73,7 @@ class TrainingConfig:
     batch_size: int
     max_steps: int
     lr: float
+    adam_lr: float | None = None  # of what Muon does not train; None: the same
     grad_accum: int = 1
     min_lr_ratio: float = 0.1
     weight_decay: float = 0.01
@@ -79,7 +82,6 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     log_every: int = 50
     eval_every: int = 500
-    num_workers: int = 0  # a published key without use here: batches are slices of memory maps, made in place
     mixed_precision: bool | str = "bf16"  # true and "bf16" are the same; false and "no" are fp32
     ema_decay: float = 0.9999
     optimizer: str = "adamw"  # or "muon": Muon on the hidden matrices, AdamW on the rest
@@ -89,23 +91,25 @@ class TrainingConfig:
     condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
     noise_share: float = 0.0  # share of sequences whose vector gets Gaussian noise, and the model is told how much
     max_noise: float = 1.5  # noise levels are drawn uniformly up to this; see ConditionalMDLM.condition
-    length_only: bool = False  # train the length head alone, anew, of a checkpoint whose text needs no more
+    trained: str = "*"  # which weights, by a pattern of their names; "length_head.*" trains that head alone, anew
     start_from: str | None = None  # a checkpoint whose weights and tokenizer are the start
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require_positive(self, "batch_size max_steps lr grad_accum max_grad_norm max_noise log_every eval_every")
+        if self.adam_lr is not None:
+            _require_positive(self, "adam_lr")
         for name in ("ema_decay", "condition_dropout", "noise_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("min_lr_ratio", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "num_workers"):
+        for name in ("warmup_steps", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.length_only and self.start_from is None:
-            raise InputError("length_only trains the length head of a checkpoint; name it in start_from")
+        if self.trained != "*" and self.start_from is None:
+            raise InputError(f"trained: {self.trained!r} trains some weights of a checkpoint; name it in start_from")
         _require_choice(self, "optimizer", ("adamw", "muon"))
         _require_choice(self, "weighting", ("nelbo", "low_variance"))
         _require_choice(self, "mixed_precision", (True, False, "bf16", "no"))
@@ -118,14 +122,22 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the memory-mapped pairs live, and which share of them validates."""
+    """Where the memory-mapped pairs live, which share of them validates, and how sources are mixed.
+
+    mix: share of what is seen by pattern of the `source` field, e.g. {"novels/*": 0.2, "*": 0.8}; a source belongs to
+      the first pattern that it matches. Empty: every sentence once an epoch.
+    """
 
     data_dir: str = "data/pairs"
     val_split: float = 0.01
+    mix: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
             raise InputError(f"val_split must be between 0 and 1, got {self.val_split}")
+        shares = list(self.mix.values())
+        if shares and not (min(shares) > 0 and math.isclose(sum(shares), 1, abs_tol=1e-6)):
+            raise InputError(f"the shares of mix must be positive and add up to 1, got {self.mix}")
 
 
 @dataclass(frozen=True)
@@ -135,10 +147,6 @@ class Config:
     model: ModelConfig
     training: TrainingConfig | None = None
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-
-    def __post_init__(self) -> None:
-        if self.training is not None and self.training.length_only and not self.model.length_head:
-            raise InputError("length_only needs a model with length_head: true")
 
 
 def load_config(path: str | Path) -> Config:
@@ -161,6 +169,7 @@ def from_dict(cls: type, values: Any, section: str = "") -> Any:
         raise InputError(f"{where}expected a mapping of keys to values, got {values!r}")
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = {name: value for name, value in values.items() if name not in UNUSED}
     for name in values:
         if name not in fields:
             raise InputError(f"{where}unknown key {name!r}{_nearest(name, fields)}")
@@ -200,6 +209,10 @@ _ConfigLoader.add_implicit_resolver(
 
 
 def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{where}{name} must be a mapping, got {value!r}")
+        return {key: _checked(f"{name}[{key!r}]", get_args(hint)[1], each, where) for key, each in value.items()}
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for kind in kinds:
         if dataclasses.is_dataclass(kind):

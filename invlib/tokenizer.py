@@ -1,6 +1,7 @@
 """The decoder's tokenizer: the encoder's own WordPiece, pruned to the pieces a corpus uses often."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class Tokenizer:
 
     @classmethod
     def prune(cls, fast: PreTrainedTokenizerFast, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Keep the special pieces, every single character, and the pieces that `texts` uses most.
+        """Keep the special pieces, every single character, and the pieces of Latin script that `texts` uses most.
 
         A word whose piece is gone falls apart into shorter pieces that are still there, so that every
         character the encoder can read stays reachable. Raises `InputError` when vocab_size is too small
@@ -120,10 +121,11 @@ def _frequent_pieces(backend: FastTokenizer, texts: Iterable[str], vocab_size: i
     vocab = backend.get_vocab()
     characters = sorted((piece for piece in vocab if len(piece.removeprefix("##")) == 1), key=vocab.get)
     kept = dict.fromkeys([*SPECIAL_PIECES, *characters])
-    if len(kept) > vocab_size:
+    written = [piece for piece in vocab if piece not in kept and _is_latin(piece)]
+    if not len(kept) <= vocab_size <= len(kept) + len(written):
         raise InputError(
-            f"vocab_size {vocab_size} cannot hold the {len(kept)} special and single-character pieces; "
-            f"choose at least {len(kept)}"
+            f"vocab_size {vocab_size} does not fit: {len(kept)} special and single-character pieces always stay, "
+            f"and with all of Latin script there are {len(kept) + len(written)}; choose a size between the two"
         )
     backend.no_truncation()
     backend.no_padding()
@@ -132,12 +134,13 @@ def _frequent_pieces(backend: FastTokenizer, texts: Iterable[str], vocab_size: i
         for row in backend.encode_batch(batch, add_special_tokens=False):
             counts.update(row.tokens)
     # Ties broken by the encoder's own order, so that the same corpus always gives the same vocabulary.
-    by_use = sorted(vocab, key=lambda piece: (-counts[piece], vocab[piece]))
-    for piece in by_use:
-        if len(kept) >= vocab_size:
-            break
-        kept.setdefault(piece)
-    return list(kept)
+    by_use = sorted(written, key=lambda piece: (-counts[piece], vocab[piece]))
+    return [*kept, *by_use[: vocab_size - len(kept)]]
+
+
+def _is_latin(piece: str) -> bool:
+    """Whether all letters of a piece are Latin; placeholders such as [unused7] are no pieces of a text."""
+    return not piece.startswith("[") and all("LATIN" in unicodedata.name(c, "") for c in piece if c.isalpha())
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterable[list[str]]:

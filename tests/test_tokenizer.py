@@ -80,9 +80,20 @@ def test_unknown_share_is_the_share_of_tokens_that_cannot_be_spelled(pruned):
 
 def test_a_vocabulary_too_small_for_the_characters_is_an_error_that_names_the_least(minilm, sentences):
     smallest = 5 + len(single_characters(minilm.tokenizer.get_vocab()))
-    with pytest.raises(InputError, match=f"vocab_size 100 cannot hold .*; choose at least {smallest}$"):
+    with pytest.raises(InputError, match=f"vocab_size 100 does not fit: {smallest} special .* choose"):
         Tokenizer.prune(minilm.tokenizer, sentences, 100)
     assert Tokenizer.prune(minilm.tokenizer, sentences, smallest).vocab_size == smallest
+
+
+def test_the_largest_vocabulary_is_all_of_latin_script_and_spells_as_the_encoder_does(minilm, sentences):
+    with pytest.raises(InputError, match="of Latin script there are 29513; choose"):
+        Tokenizer.prune(minilm.tokenizer, sentences, 30522)
+    whole = Tokenizer.prune(minilm.tokenizer, sentences, 29513)
+    left_out = minilm.tokenizer.get_vocab().keys() - whole.backend.get_vocab().keys()
+    assert sum(piece.startswith("[unused") for piece in left_out) == 994
+    assert not any(piece.isascii() for piece in left_out if not piece.startswith("[unused"))
+    for text in ("Kubernetes ingress controllers", "a naïve café in Ayacucho", "12306 pebronstein"):
+        assert whole.pieces(whole.encode([text])[0]) == minilm.tokenizer.tokenize(text)
 
 
 def test_only_a_wordpiece_can_be_pruned(tiny_qwen3_folder, sentences):

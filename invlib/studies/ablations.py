@@ -33,11 +33,12 @@ from invlib.config import Config, ModelConfig, load_config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.masking import diffusion_loss, length_mask, mask_tokens, sequence_mean, stratified_counts
+from invlib.masking import length_mask, mask_tokens, stratified_counts
 from invlib.metrics import score
 from invlib.model import ConditionalMDLM, Modulation
 from invlib.tokenizer import Tokenizer
-from invlib.training.batches import Batch, EqualLengthBatches, make_batch
+from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
+from invlib.training.losses import diffusion_loss, sequence_mean
 from invlib.training.pairs import MIN_TOKENS, Pairs, read_texts
 from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
@@ -178,7 +179,9 @@ def run(
     tokenizer, pairs = _pairs(config, corpus, encoder)
     model = _start(variant, config, encoder, tokenizer, pairs)
     trainer = Trainer(model, config.training, accelerator)
-    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, config.training.seed)
+    batches = EqualLengthBatches(
+        pairs.lengths, Mix([np.arange(len(pairs))], [1.0], config.training.seed), config.training.batch_size
+    )
     told = {"variant": variant.name, "change": variant.change, "samples": 0, "seconds": 0.0, "tflop": 0.0}
     checks = [tflop * part / CHECKS for part in range(1, CHECKS + 1)]
     with tqdm(total=tflop, desc=variant.name, bar_format="{l_bar}{bar}| {n:.1f} of {total:.0f} TFLOP") as bar:

@@ -24,10 +24,11 @@ from tqdm.auto import tqdm
 from invlib.checkpoint import assemble, fingerprint, locate, write_atomically
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.masking import diffusion_loss, low_variance, mask_tokens, stratified_counts
+from invlib.masking import mask_tokens, stratified_counts
 from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
-from invlib.training.batches import EqualLengthBatches
+from invlib.training.batches import EqualLengthBatches, Mix
+from invlib.training.losses import diffusion_loss, low_variance
 from invlib.training.pairs import MIN_TOKENS, read_texts
 
 SENTENCES = 8192  # whose vectors the attacker knows: own texts, put through the defence
@@ -166,7 +167,7 @@ def adapt(
     worker = _with_weights(naive.model, start)
     weights = list(worker.cond_proj.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(masters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    batches = EqualLengthBatches(known.lengths, np.arange(len(known.lengths)), BATCH, seed)
+    batches = EqualLengthBatches(known.lengths, Mix([np.arange(len(known.lengths))], [1.0], seed), BATCH)
     for step in tqdm(range(steps), desc=name or defence.name, unit=" steps", leave=False):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 - step / steps)

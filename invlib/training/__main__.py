@@ -1,8 +1,40 @@
-"""`python -m invlib.training --config FILE --text FILE`."""
+"""`python -m invlib.training --config FILE --text FILE`: train an inverter, or go on where it was stopped."""
 
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from invlib.training.loop import main
+from accelerate import Accelerator
+
+from invlib.config import load_config
+from invlib.errors import InputError, command
+from invlib.training.loop import start
+from invlib.training.run import branch
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m invlib.training", description="Train an inverter.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML, e.g. configs/minilm.yaml")
+    parser.add_argument("--text", type=Path, required=True, nargs="+", help=".jsonl or .txt, plain or .gz")
+    parser.add_argument("--valid", type=Path, nargs="+", default=(), help="held-out text; else val_split of --text")
+    parser.add_argument("--out", type=Path, help="run folder; default data/runs/<config name>")
+    parser.add_argument("--cooldown", type=int, metavar="STEPS", help="let the rate fall to its end in OUT/cooldown")
+    chosen = parser.parse_args(arguments)
+    out, config = chosen.out or Path("data/runs") / chosen.config.stem, load_config(chosen.config)
+    if chosen.cooldown is not None:
+        if chosen.cooldown < 1 or config.training is None:
+            raise InputError(f"--cooldown takes 1 step or more of a run that was started, got {chosen.cooldown}")
+        out, config = branch(out, chosen.cooldown, config)
+    try:
+        start(config, chosen.text, chosen.valid, out, Accelerator())
+    except KeyboardInterrupt:
+        kept = out / "state.pt"
+        does = f"goes on from {kept}" if kept.is_file() else "starts again: nothing was saved before a validation"
+        raise KeyboardInterrupt(f"the same command {does}") from None
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,9 @@
 """Batches of equal length, masked. Everything random in them is a function of (seed, batch number)."""
 
+import bisect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invlib.config import Config
+from invlib.errors import InputError
 from invlib.masking import mask_tokens, stratified_counts
 from invlib.training.pairs import Pairs
 
@@ -32,34 +36,80 @@ class Batch:
     size: int  # rows over all processes: what the loss is averaged over
 
 
-class EqualLengthBatches:
-    """Batch number → rows. Every epoch is a new order of the same rows, cut into batches of equal length."""
+class Mix:
+    """The rows of every epoch: of each group its share, and all of a group before any of its rows comes twice.
 
-    def __init__(self, lengths: np.ndarray, rows: np.ndarray, batch_size: int, seed: int):
-        self._rows, self.lengths = rows, np.asarray(lengths)[rows]
-        self.batch_size, self.seed = batch_size, seed
-        self.per_epoch = sum(-(-int(n) // batch_size) for n in np.bincount(self.lengths) if n)
-        self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
+    An epoch is as long as it can be without a repetition. Without shares there is one group, and an epoch is all of it.
+    """
+
+    def __init__(self, groups: Sequence[np.ndarray], shares: Sequence[float], seed: int):
+        self.groups, self.seed = groups, seed
+        size = min(len(group) / share for group, share in zip(groups, shares, strict=True))
+        self.counts = [max(1, round(size * share)) for share in shares]
+
+    @classmethod
+    def by_source(cls, pairs: Pairs, rows: np.ndarray, mix: Mapping[str, float], seed: int) -> "Mix":
+        """Groups of `rows` by the patterns of `mix`; a row of a source that fits none is not seen.
+
+        Raises `InputError` for a pattern that no row fits.
+        """
+        if not mix:
+            return cls([rows], [1.0], seed)
+        first = [next((k for k, p in enumerate(mix) if fnmatch(name, p)), -1) for name in pairs.source_names]
+        group_of_row = np.array(first)[pairs.sources[rows]]
+        groups = [rows[group_of_row == k] for k in range(len(mix))]
+        for pattern, group in zip(mix, groups, strict=True):
+            if not len(group):
+                raise InputError(f"no sentence has a source that fits {pattern!r} of mix first; take the pattern out")
+        return cls(groups, list(mix.values()), seed)
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, group by group."""
+        return np.concatenate([self._turn(k, epoch * n, n) for k, n in enumerate(self.counts)])
+
+    def _turn(self, k: int, start: int, count: int) -> np.ndarray:
+        """`count` rows of group k, from place `start` of its endless sequence of random orders."""
+        group = self.groups[k]
+        orders, places = np.divmod(np.arange(start, start + count), len(group))
+        permutations = {n: np.random.default_rng([self.seed, k, n]).permutation(len(group)) for n in np.unique(orders)}
+        return group[np.concatenate([order[places[orders == n]] for n, order in permutations.items()])]
+
+
+class EqualLengthBatches:
+    """Batch number → rows. Every epoch of the mix is cut into batches of equal length, in a random order."""
+
+    def __init__(self, lengths: np.ndarray, mix: Mix, batch_size: int):
+        self.lengths, self.mix, self.batch_size = lengths, mix, batch_size
+        self._ends: list[int] = []  # number of the first batch behind each epoch that was met so far
+        self._epoch, self._batches = -1, []
 
     def rows(self, number: int) -> np.ndarray:
         """The rows of micro-batch `number`, counted from the start of the run."""
-        epoch, index = divmod(number, self.per_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._shuffled(epoch))
-        return self._rows[self._epoch[1][index]]
+        while not self._ends or number >= self._ends[-1]:
+            met = self._ends[-1] if self._ends else 0
+            self._ends.append(met + len(self._batches_of(len(self._ends))))
+        epoch = bisect.bisect_right(self._ends, number)
+        return self._batches_of(epoch)[number - (self._ends[epoch - 1] if epoch else 0)]
 
-    def any_rows(self, uniform: np.ndarray) -> np.ndarray:
-        """Rows of any length, one for each number in [0, 1)."""
-        return np.sort(self._rows[(uniform * len(self._rows)).astype(np.int64)])
+    def any_rows(self, number: int, uniform: np.ndarray) -> np.ndarray:
+        """Rows of any length of the epoch of micro-batch `number`, one for each number in [0, 1)."""
+        self.rows(number)
+        epoch = np.concatenate(self._batches)
+        return np.sort(epoch[(uniform * len(epoch)).astype(np.int64)])
 
-    def _shuffled(self, epoch: int) -> list[np.ndarray]:
-        random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.lengths))
-        order = order[np.argsort(self.lengths[order], kind="stable")]
-        ends = np.flatnonzero(np.diff(self.lengths[order])) + 1
+    def _batches_of(self, epoch: int) -> list[np.ndarray]:
+        if self._epoch != epoch:
+            self._epoch, self._batches = epoch, self._cut(epoch)
+        return self._batches
+
+    def _cut(self, epoch: int) -> list[np.ndarray]:
+        random = np.random.default_rng([self.mix.seed, epoch])
+        rows = random.permutation(self.mix.rows(epoch))
+        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        ends = np.flatnonzero(np.diff(self.lengths[rows])) + 1
         batches = [
             group[start : start + self.batch_size]
-            for group in np.split(order, ends)
+            for group in np.split(rows, ends)
             for start in range(0, len(group), self.batch_size)
         ]
         random.shuffle(batches)
@@ -74,13 +124,13 @@ def make_batch(
     length = int(pairs.lengths[rows[0]])
     seed = int(np.random.SeedSequence([config.training.seed, number]).generate_state(1, np.uint64)[0])
     generator = torch.Generator().manual_seed(seed >> 1)
-    x0 = torch.from_numpy(pairs.tokens[rows, :length].astype(np.int64))
+    x0 = torch.from_numpy(pairs.tokens[rows][:, :length].astype(np.int64))
     lengths = torch.full((len(rows),), length)
     # The rows are sorted: without a shuffle the same corner of the corpus would get the same mask ratio.
     counts = stratified_counts(lengths, generator)[torch.randperm(len(rows), generator=generator)]
     xt = mask_tokens(x0, lengths, counts, config.model.mask_token_id, generator)
     dropped = torch.rand(len(rows), generator=generator) < config.training.condition_dropout
-    any_rows = batches.any_rows(torch.rand(len(rows), generator=generator).numpy())
+    any_rows = batches.any_rows(number, torch.rand(len(rows), generator=generator).numpy())
     tensors = (
         x0,
         *_maybe_noisy(pairs.embeddings[rows], config, generator),

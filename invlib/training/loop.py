@@ -1,31 +1,29 @@
-"""The training loop (a generator), and `python -m invlib.training --config FILE --text FILE`.
+"""The training loop, a generator, and what drives it from a configuration and its corpora.
 
 Everything random is a function of (seed, micro-batch number): batches, masks and dropped conditions. So a run that
 was killed needs no saved random state to go on to the same weights, bit for bit, and every process of a parallel
 run knows the whole batch and takes its share.
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import metrics
 from invlib.checkpoint import locate
-from invlib.config import Config, load_config
+from invlib.config import Config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.sampler import denoise
 from invlib.tokenizer import Tokenizer
-from invlib.training.batches import EqualLengthBatches, make_batch
+from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
 from invlib.training.pairs import Pairs, read_texts
 from invlib.training.run import Run
@@ -39,7 +37,8 @@ VALIDATION_STEPS = 8
 def training_loop(trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Config) -> Iterator[dict[str, float]]:
     """Train on `rows` of the pairs from `trainer.step` to max_steps; yields a record after every step."""
     training = config.training
-    batches = EqualLengthBatches(pairs.lengths, rows, training.batch_size, training.seed)
+    mix = Mix.by_source(pairs, rows, config.data.mix, training.seed)
+    batches = EqualLengthBatches(pairs.lengths, mix, training.batch_size)
     while trainer.step < training.max_steps:
         first = trainer.step * training.grad_accum
         micro = [
@@ -70,9 +69,7 @@ def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: 
     if model.config.length_head:
         lengths = model.predicted_lengths(embedding)
 
-    def predict(xt: Tensor, of: Tensor, at: Tensor) -> Tensor:
-        return model(xt, modulation.rows(of), lengths=lengths[of], at=at)
-
+    predict = model.predictor(modulation, lengths)
     *_, final = denoise(predict, lengths, mask_token_id=model.config.mask_token_id, num_steps=VALIDATION_STEPS)
     texts = [tokenizer.decode(ids[:n]) for ids, n in zip(final.tokens, lengths, strict=True)]
     references = [tokenizer.decode(ids[:n]) for ids, n in zip(pairs.tokens[rows], true_lengths, strict=True)]
@@ -131,11 +128,13 @@ def _timed(records: Iterator[dict[str, float]]) -> Iterator[tuple[float, dict[st
 
 
 def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
-    """The run's tokenizer: of the checkpoint it starts from, of its folder, pruned from the encoder's own, or named."""
-    if config.training.start_from is not None:
-        return Tokenizer.load(locate(config.training.start_from))
+    """The run's tokenizer: of its folder, of the checkpoint it starts from, pruned from the encoder's own, or named."""
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
+    if config.training.start_from is not None:
+        own = Tokenizer.load(locate(config.training.start_from))
+        if own.vocab_size == config.model.vocab_size:
+            return own
     if config.model.decoder_tokenizer == "pruned":
         return Tokenizer.prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
     return Tokenizer.load(config.model.decoder_tokenizer)
@@ -154,28 +153,23 @@ def _check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
         )
 
 
-def start(config: Config, text: Path, valid: Path | None, out: Path, accelerator: Accelerator) -> None:
-    """Pairs, model and run from a configuration and a corpus; then train to the end, resuming where possible."""
+def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Path, accelerator: Accelerator) -> None:
+    """Pairs, model and run from a configuration and its corpora; then train to the end, resuming where possible."""
     if config.training is None:
         raise InputError("the configuration has no training: section; see configs/minilm.yaml")
-    encoder = Encoder.load(
-        config.model.encoder_model,
-        device=accelerator.device,
-        dtype=torch.bfloat16 if config.training.bf16 else torch.float32,
-    )
-    data_dir = Path(config.data.data_dir).expanduser()
+    precision = torch.bfloat16 if config.training.bf16 else torch.float32
+    encoder = Encoder.load(config.model.encoder_model, device=accelerator.device, dtype=precision)
     with accelerator.main_process_first():
-        tokenizer = _make_tokenizer(config, encoder, text, out)
+        tokenizer = _make_tokenizer(config, encoder, texts[0], out)
         _check_vocabulary(config, tokenizer)
-        pairs = Pairs.build(data_dir / "train", text, encoder, tokenizer, config.model.max_seq_len)
-        held_out = pairs
-        if valid is not None:
-            held_out = Pairs.build(data_dir / "valid", valid, encoder, tokenizer, config.model.max_seq_len)
+        folder, make = Path(config.data.data_dir).expanduser(), (encoder, tokenizer, config.model.max_seq_len)
+        pairs = Pairs.build_all(folder, "train", texts, *make)
+        held_out = Pairs.build_all(folder, "valid", valid, *make) if valid else pairs
     if accelerator.is_main_process:
         print(pairs.summary, file=sys.stderr)
     train_rows, valid_rows = _split(pairs, held_out, config)
     model = initial_model(config, encoder, tokenizer, pairs)
-    data = {**pairs.identity, "validation": None if held_out is pairs else held_out.identity["corpus_sha256"]}
+    data = {"training": pairs.identities, "validation": None if held_out is pairs else held_out.identities}
     run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, data)
     run.resume()
     train(run, (pairs, train_rows), (held_out, valid_rows))
@@ -190,25 +184,3 @@ def _split(pairs: Pairs, held_out: Pairs, config: Config) -> tuple[np.ndarray, n
     if held >= len(pairs):
         raise InputError(f"a corpus of {len(pairs)} usable sentences cannot be split; give a larger one")
     return np.sort(order[held:]), order[:held][:VALIDATION_ROWS]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m invlib.training", description="Train an inverter.")
-    parser.add_argument("--config", type=Path, required=True, help="YAML, e.g. configs/minilm.yaml")
-    parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
-    parser.add_argument("--valid", type=Path, help="held-out text; without it val_split of --text")
-    parser.add_argument("--out", type=Path, help="run folder; default data/runs/<config name>")
-    chosen = parser.parse_args(arguments)
-    out = chosen.out or Path("data/runs") / chosen.config.stem
-    try:
-        start(load_config(chosen.config), chosen.text, chosen.valid, out, Accelerator())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        kept = out / "state.pt"
-        where = f"goes on from {kept}" if kept.is_file() else "starts again: nothing was saved before a validation"
-        print(f"stopped; the same command {where}", file=sys.stderr)
-        return 130
-    return 0

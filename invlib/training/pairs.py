@@ -7,6 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,51 +22,46 @@ MIN_TOKENS = 4  # shorter fragments say nothing about inversion
 
 
 class Pairs:
-    """Rows of one corpus: `tokens` [n, max_seq_len] right-padded with 0, `lengths` [n], `embeddings` [n, embed_dim].
-
-    The arrays are read-only memory maps; embeddings are float16.
+    """Rows of one corpus or several: `tokens` [n, max_seq_len] right-padded with 0, `embeddings` [n, embed_dim] float16
+    (both read from disk by row numbers), `lengths` [n], and `sources` [n], places in `source_names`.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
-        if self.manifest["encoded"] < self.manifest["rows"]:
-            raise InputError(
-                f"{self.folder} holds {self.manifest['encoded']} of {self.manifest['rows']} embeddings; "
-                "run the same build again, it goes on where it stopped"
-            )
-        self.tokens = np.load(self.folder / "tokens.npy", mmap_mode="r")
-        self.lengths = np.load(self.folder / "lengths.npy", mmap_mode="r")
-        self.embeddings = np.load(self.folder / "embeddings.npy", mmap_mode="r")
+    def __init__(self, *folders: str | Path):
+        parts = [_Part(Path(folder)) for folder in folders]
+        self.folders, self.manifests = folders, [part.manifest for part in parts]
+        self.tokens = _joined([part.array("tokens") for part in parts])
+        self.embeddings = _joined([part.array("embeddings") for part in parts])
+        self.lengths = np.concatenate([part.array("lengths") for part in parts])
+        self.lengths.flags.writeable = False
+        names = [name for part in parts for name in part.manifest["sources"]]
+        self.source_names = list(dict.fromkeys(names))
+        place = {name: k for k, name in enumerate(self.source_names)}
+        of_part = [np.array([place[name] for name in part.manifest["sources"]]) for part in parts]
+        self.sources = np.concatenate([own[part.array("sources")] for own, part in zip(of_part, parts, strict=True)])
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
-    def identity(self) -> dict:
-        """What made these pairs, without the counts: equal identities mean equal rows."""
-        counts = ("texts", "rows", "too_short", "too_long", "unspelled", "unknown_share", "encoded")
-        return {key: value for key, value in self.manifest.items() if key not in counts}
+    def identities(self) -> list[dict]:
+        """What made the pairs of each corpus, without the counts: equal identities mean equal rows."""
+        counts = ("texts", "rows", "too_short", "too_long", "unspelled", "unknown_share", "encoded", "sources")
+        return [{key: value for key, value in told.items() if key not in counts} for told in self.manifests]
 
     @property
     def summary(self) -> str:
-        """What became of the corpus, in one line."""
-        told = self.manifest
-        return (
+        """What became of each corpus, one line each."""
+        return "\n".join(
             f"{told['rows']:,} of {told['texts']:,} texts are used; left out: {told['too_short']:,} of fewer than "
             f"{MIN_TOKENS} tokens, {told['too_long']:,} of more than {told['max_seq_len']}, "
-            f"{told.get('unspelled', 0):,} mostly of unknown characters; "
-            f"{told.get('unknown_share', 0):.1%} of the tokens cannot be spelled"
+            f"{told['unspelled']:,} mostly of unknown characters; {told['unknown_share']:.1%} of the tokens cannot be "
+            "spelled"
+            for told in self.manifests
         )
 
     @classmethod
     def build(
-        cls,
-        folder: str | Path,
-        corpus: str | Path,
-        encoder: Encoder,
-        tokenizer: Tokenizer,
-        max_seq_len: int,
+        cls, folder: str | Path, corpus: str | Path, encoder: Encoder, tokenizer: Tokenizer, max_seq_len: int
     ) -> "Pairs":
         """Tokenise and encode `corpus` into `folder`; a build that was interrupted goes on where it stopped.
 
@@ -74,7 +70,7 @@ class Pairs:
         Raises `InputError` when the folder already holds pairs of another corpus, encoder or tokenizer.
         """
         folder, corpus = Path(folder), Path(corpus).expanduser()
-        texts = read_texts(corpus)
+        read = read_corpus(corpus)
         made_from = {
             "corpus_sha256": _sha256(corpus),
             "encoder": encoder.name,
@@ -88,13 +84,88 @@ class Pairs:
             _refuse_other(folder, made_from)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            _write_tokens(folder, texts, tokenizer, made_from)
-        _write_embeddings(folder, texts, encoder)
+            _write_tokens(folder, read, tokenizer, made_from)
+        _write_embeddings(folder, read.texts, encoder)
         return cls(folder)
+
+    @classmethod
+    def build_all(cls, folder: Path, name: str, corpora: Sequence[Path], *made_with) -> "Pairs":
+        """`build` of every corpus, in the folders name, name-2, … below `folder`; made_with: its last arguments."""
+        folders = [folder / (name if k == 1 else f"{name}-{k}") for k in range(1, len(corpora) + 1)]
+        for own, corpus in zip(folders, corpora, strict=True):
+            cls.build(own, corpus, *made_with)
+        return cls(*folders)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> "np.ndarray | Rows":
+    return arrays[0] if len(arrays) == 1 else Rows(arrays)
+
+
+class Rows:
+    """Arrays of one width, [n, width] together, read by row numbers."""
+
+    def __init__(self, parts: Sequence[np.ndarray]):
+        self._parts, self._ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Rows by number [m] → [m, width], in memory."""
+        rows = np.asarray(rows)
+        part = np.searchsorted(self._ends, rows, side="right")
+        found = np.empty((len(rows), self._parts[0].shape[1]), self._parts[0].dtype)
+        for k in np.unique(part):
+            own = part == k
+            found[own] = self._parts[k][rows[own] - (self._ends[k] - len(self._parts[k]))]
+        return found
+
+
+class _Part:
+    """The folder of one corpus: read-only memory maps beside a manifest."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.manifest = folder, _read_manifest(folder)
+        if self.manifest["encoded"] < self.manifest["rows"]:
+            raise InputError(
+                f"{folder} holds {self.manifest['encoded']} of {self.manifest['rows']} embeddings; "
+                "run the same build again, it goes on where it stopped"
+            )
+
+    def array(self, name: str) -> np.ndarray:
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of a corpus, and the source of each: what its `source` field says, "" without one."""
+
+    texts: list[str]
+    sources: list[str]
+
+
+def fitting(texts: Sequence[str], tokenizer: Tokenizer, max_seq_len: int) -> list[str]:
+    """The texts that training would use: of 4 to max_seq_len tokens, less than half of them unknown."""
+    return [t for t, ids in zip(texts, tokenizer.encode(texts), strict=True) if not _unfit(ids, tokenizer, max_seq_len)]
+
+
+def _unfit(ids: Sequence[int], tokenizer: Tokenizer, max_seq_len: int) -> str | None:
+    """Why a text is left out: too_short, too_long or unspelled; None where it is not."""
+    if len(ids) < MIN_TOKENS:
+        return "too_short"
+    if len(ids) > max_seq_len:
+        return "too_long"
+    # Decoded, nothing of it would be left to compare with.
+    return "unspelled" if 2 * ids.count(tokenizer.fast.unk_token_id) >= len(ids) else None
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """The texts of a corpus: `.jsonl` with a "text" field, or plain text with one a line; `.gz` of either.
+    """The texts of `read_corpus`."""
+    return read_corpus(path).texts
+
+
+def read_corpus(path: str | Path) -> Corpus:
+    """A corpus: `.jsonl` with a "text" field and perhaps a "source", or plain text with one a line; `.gz` of either.
 
     Raises `InputError` for a file that is missing, empty, not UTF-8, or has a line without text.
     """
@@ -102,68 +173,69 @@ def read_texts(path: str | Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"no corpus at {path}; expected .jsonl or .txt, plain or .gz")
     is_json = ".jsonl" in path.suffixes
-    texts = []
+    corpus = Corpus([], [])
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                texts.append(_text_of(line, is_json, f"{path} line {number}"))
+                text, source = _parsed(line, is_json, f"{path} line {number}")
+                corpus.texts.append(text)
+                corpus.sources.append(source)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 ({error.reason}, after line {len(texts)}); convert it first: iconv -f latin1 -t utf-8"
+            f"{path} is not UTF-8 ({error.reason}, after line {len(corpus.texts)}); "
+            "convert it first: iconv -f latin1 -t utf-8"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} could not be read: {error}") from error
-    if not texts:
+    if not corpus.texts:
         raise InputError(f"{path} is empty; expected one sentence a line")
-    return texts
+    return corpus
 
 
-def _text_of(line: str, is_json: bool, where: str) -> str:
-    text = line
+def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:
+    """Text and source of one line."""
+    text, source = line, ""
     if is_json:
         try:
-            text = json.loads(line)["text"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            row = json.loads(line)
+            text, source = row["text"], row.get("source", "")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise InputError(f'{where} has no "text" field; expected {{"text": "…"}}') from None
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where} has no text; remove the line")
-    return text.strip()
+    return text.strip(), str(source)
 
 
-def _write_tokens(folder: Path, texts: Sequence[str], tokenizer: Tokenizer, made_from: dict) -> None:
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
-    max_seq_len = made_from["max_seq_len"]
-    rows, lines, counts = [], [], {"too_short": 0, "too_long": 0, "unspelled": 0}
-    tokens_seen = unknown = 0
-    for start, batch in _chunks(texts, "tokenise"):
+def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from: dict) -> None:
+    max_seq_len, rows, lines = made_from["max_seq_len"], [], []
+    counts = {"too_short": 0, "too_long": 0, "unspelled": 0}
+    seen = unknown = 0
+    for start, batch in _chunks(corpus.texts, "tokenise"):
         for line, ids in enumerate(tokenizer.encode(batch), start=start):
-            not_known = ids.count(tokenizer.fast.unk_token_id)
-            tokens_seen, unknown = tokens_seen + len(ids), unknown + not_known
-            if len(ids) < MIN_TOKENS:
-                counts["too_short"] += 1
-            elif len(ids) > max_seq_len:
-                counts["too_long"] += 1
-            elif 2 * not_known >= len(ids):  # decoded, nothing of it would be left to compare with
-                counts["unspelled"] += 1
+            seen, unknown = seen + len(ids), unknown + ids.count(tokenizer.fast.unk_token_id)
+            if reason := _unfit(ids, tokenizer, max_seq_len):
+                counts[reason] += 1
             else:
-                rows.append(np.array(ids, dtype))
+                rows.append(ids)
                 lines.append(line)
     if not rows:
         raise InputError(
-            f"none of the {len(texts)} texts has {MIN_TOKENS} to {max_seq_len} tokens that the encoder can spell; "
-            "give a corpus of sentences in its language"
+            f"none of the {len(corpus.texts)} texts has {MIN_TOKENS} to {max_seq_len} tokens that the encoder can "
+            "spell; give a corpus of sentences in its language"
         )
-    tokens = np.zeros((len(rows), max_seq_len), dtype)
+    _refuse_full_disk(folder, len(rows) * (4 * max_seq_len + 2 * made_from["embed_dim"] + 20))
+    tokens = np.zeros((len(rows), max_seq_len), np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
     for row, ids in enumerate(rows):
         tokens[row, : len(ids)] = ids
-    _refuse_full_disk(folder, tokens.nbytes + len(rows) * (2 * made_from["embed_dim"] + 16))
+    names, sources = np.unique([corpus.sources[line] for line in lines], return_inverse=True)
     np.save(folder / "tokens.npy", tokens)
     np.save(folder / "lengths.npy", np.array([len(ids) for ids in rows], np.int32))
     np.save(folder / "lines.npy", np.array(lines, np.int64))
+    np.save(folder / "sources.npy", sources.astype(np.int32))
     np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (len(rows), made_from["embed_dim"]))
-    counts["unknown_share"] = unknown / max(1, tokens_seen)
-    manifest = {**made_from, "texts": len(texts), "rows": len(rows), **counts, "encoded": 0}
-    _write_manifest(folder, manifest)
+    counts["unknown_share"] = unknown / max(1, seen)
+    about = {"texts": len(corpus.texts), "rows": len(rows), **counts, "sources": names.tolist(), "encoded": 0}
+    _write_manifest(folder, {**made_from, **about})
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from invlib import checkpoint
 from invlib.config import Config
-from invlib.errors import InputError
+from invlib.errors import InputError, first_line
 from invlib.tokenizer import Tokenizer
 from invlib.training.trainer import Trainer
 
@@ -36,20 +36,12 @@ class Run:
         """Go on from `state.pt`, if there is one. Raises `InputError` when it is of another config or corpus."""
         path = self.folder / "state.pt"
         if path.is_file():
-            try:
-                state = torch.load(path, weights_only=True)
-            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0][:100]
-                raise InputError(f"{path} is damaged ({reason}); delete it to start again") from None
-            _refuse_difference(self.folder, state["identity"], self.identity)
+            state = read_state(path)
+            _refuse_other(self.folder, state["identity"], self.identity)
             self.trainer.load_state_dict(state["trainer"])
             self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
         if self.is_main:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                reason = f"{self.folder} cannot be a run's folder: {error.strerror}"
-                raise InputError(f"{reason}; choose another --out") from None
+            make_folder(self.folder)
             self.tokenizer.save(self.folder / "tokenizer.json")
             _cut_log(self.folder / "log.csv", self.trainer.step)
 
@@ -60,7 +52,7 @@ class Run:
         """
         if not self.is_main:
             return
-        score = scores["length_right" if self.config.training.length_only else "token_f1"]
+        score = scores["token_f1" if self.trainer.trains_text else "length_right"]
         if score >= self.best:
             self.best = score
             checkpoint.write(self.folder, self.trainer.ema, self.config)
@@ -70,6 +62,8 @@ class Run:
             "samples": self.samples,
             "best": self.best,
             "seconds": self.seconds,
+            "end": self.config.training.max_steps,
+            "cooldown": round(self.config.training.decay_share * self.config.training.max_steps),
         }
         checkpoint.write_atomically(self.folder / "state.pt", lambda path: torch.save(state, path))
 
@@ -85,31 +79,71 @@ class Run:
                 writer.writerow({key: record.get(key, "") for key in LOG_COLUMNS})
 
 
+def read_state(path: Path) -> dict:
+    """What `Run.save` wrote. Raises `InputError` for a file that is missing or damaged."""
+    try:
+        return torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"no run to go on from at {path.parent}; train first") from None
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}); delete it to start again") from None
+
+
+def branch(folder: Path, steps: int, config: Config) -> tuple[Path, Config]:
+    """Folder and configuration of a cool-down: `steps` more from where the run stands, the rate falling to its end.
+
+    The run itself stays where it is and goes on later. A cool-down that was stopped is finished first.
+    """
+    own = folder / "cooldown" / "state.pt"
+    state = read_state(own) if own.is_file() else None
+    if state is None or state["trainer"]["step"] >= state["end"]:
+        state = read_state(folder / "state.pt")
+        state |= {"best": -1.0, "cooldown": steps, "end": state["trainer"]["step"] + steps}
+        make_folder(own.parent)
+        checkpoint.write_atomically(own, lambda path: torch.save(state, path))
+    share = state["cooldown"] / state["end"]
+    training = dataclasses.replace(config.training, max_steps=state["end"], decay_share=share)
+    return own.parent, dataclasses.replace(config, training=training)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run's folder, or say in one line why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be a run's folder: {error.strerror}; choose another --out") from None
+
+
 def _comparable(config: Config) -> dict:
     """The part of a configuration that must not change between two legs of one run.
 
-    max_steps may: it moves the final decay, which is how a run is prolonged.
+    max_steps and decay_share may: they move the final decay, which is how a run is prolonged or cooled down.
     """
     values = dataclasses.asdict(config)
-    for name in ("max_steps", "log_every", "eval_every", "num_workers"):
+    for name in ("max_steps", "decay_share", "log_every", "eval_every"):
         values["training"].pop(name)
     values["data"].pop("data_dir")
     return values
 
 
-def _refuse_difference(folder: Path, before: dict, now: dict) -> None:
-    def flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    old, new = dict(flat(before)), dict(flat(now))
+def _refuse_other(folder: Path, before: dict, now: dict) -> None:
+    """Another configuration or another text is another run; more text behind the text it had is not."""
+    old, new = dict(_flat(before["config"])), dict(_flat(now["config"]))
+    old["validation"], new["validation"] = before["data"]["validation"], now["data"]["validation"]
+    texts = before["data"]["training"]
+    old["training text"], new["training text"] = texts, now["data"]["training"][: len(texts)]
     changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
     if changed:
         shown = "; ".join(f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted(changed))
         raise InputError(f"{folder} holds a run with other settings ({shown}); choose another --out")
+
+
+def _flat(values: dict, prefix: str = "config.") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _cut_log(path: Path, step: int) -> None:

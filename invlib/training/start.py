@@ -17,6 +17,7 @@ from invlib.tokenizer import Tokenizer
 from invlib.training.pairs import Pairs
 
 NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
+FREE_KEYS = ("logit_temperature", "vocab_size", "mask_token_id", "decoder_tokenizer")  # no part of the shape
 
 
 def initial_model(
@@ -35,10 +36,10 @@ def initial_model(
         torch.manual_seed(config.training.seed)
         model = kind(config.model)
     if config.training.start_from is not None:
-        return _continued(model, config)
+        return _continued(model, config, encoder, tokenizer)
     with torch.no_grad():
         if config.model.standardize:
-            sample = torch.from_numpy(pairs.embeddings[:50_000].astype(np.float32))
+            sample = torch.from_numpy(pairs.embeddings[np.arange(min(50_000, len(pairs)))].astype(np.float32))
             model.embedding_mean.copy_(sample.mean(dim=0))
             model.embedding_std.copy_(without_dead(sample.std(dim=0, correction=0)))
         if config.training.tokens_from_encoder:
@@ -57,17 +58,15 @@ def without_dead(std: Float[Tensor, "embed"]) -> Float[Tensor, "embed"]:
     return std.clamp(min=std.median() / 10)
 
 
-def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
-    """`model` with the weights of the checkpoint; a noise condition and a length head of its own may be new.
+def _continued(model: ConditionalMDLM, config: Config, encoder: Encoder, tokenizer: Tokenizer) -> ConditionalMDLM:
+    """`model` with the weights of the checkpoint; vocabulary, noise condition and a length head of its own may be new.
 
     A length head that is trained alone starts anew: gone on from where the text's schedule left it, it overfits.
     """
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
-        if name == "logit_temperature":  # no shape: it is fitted anew after every training
-            continue
-        if old != new and (name, old) not in NEW_PARTS:
+        if name not in FREE_KEYS and old != new and (name, old) not in NEW_PARTS:
             raise InputError(
                 f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "
                 "only a model of the same shape can be continued"
@@ -75,10 +74,27 @@ def _continued(model: ConditionalMDLM, config: Config) -> ConditionalMDLM:
     weights = before.state_dict()
     if config.model.standardize:
         weights["embedding_std"] = without_dead(weights["embedding_std"].float())
-    if config.training.length_only or config.model.length_dim != shape.length_dim:
+    if config.training.trained == "length_head.*" or config.model.length_dim != shape.length_dim:
         weights = {name: value for name, value in weights.items() if not name.startswith("length_head.")}
+    theirs = Tokenizer.load(checkpoint.locate(config.training.start_from))
+    if theirs.backend.to_str() != tokenizer.backend.to_str():
+        weights["token_embed.weight"] = _carried_rows(weights["token_embed.weight"], theirs, encoder, tokenizer, config)
     model.load_state_dict({**model.state_dict(), **weights})
     return model
+
+
+def _carried_rows(
+    table: Float[Tensor, "old hidden"], theirs: Tokenizer, encoder: Encoder, tokenizer: Tokenizer, config: Config
+) -> Float[Tensor, "new hidden"]:
+    """The token table for another vocabulary: rows of known pieces from `table`, the others from the encoder's own."""
+    if not config.model.tie_embeddings:
+        raise InputError("start_from with another vocabulary needs tie_embeddings: true; the output table is its own")
+    rows = _encoder_table(encoder, tokenizer, config).clone()
+    known = theirs.backend.get_vocab()
+    pieces = tokenizer.fast.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    new, old = zip(*((row, known[piece]) for row, piece in enumerate(pieces) if piece in known), strict=True)
+    rows[list(new)] = table[list(old)].float()
+    return rows
 
 
 def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from fnmatch import fnmatchcase as fnmatch
 
 import torch
 from accelerate import Accelerator
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invlib.config import TrainingConfig
-from invlib.masking import WEIGHTINGS, diffusion_loss
+from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.training.batches import Batch
 from invlib.training.compute import FlopMeter
+from invlib.training.losses import WEIGHTINGS, diffusion_loss
 
 LENGTH_WEIGHT = 0.1  # the length head learns quickly; it must not outweigh the text
 
@@ -26,12 +28,14 @@ class Trainer:
     def __init__(self, model: ConditionalMDLM, config: TrainingConfig, accelerator: Accelerator):
         self.config, self.accelerator = config, accelerator
         self.model = model.to(accelerator.device)
-        if config.length_only:
-            self.model.requires_grad_(False)
-            self.model.length_head.requires_grad_(True)
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(fnmatch(name, config.trained))
         self.worker = copy.deepcopy(self.model).to(torch.bfloat16) if config.bf16 else self.model
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         trained = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
+        if not trained:
+            raise InputError(f"no weight has a name like {config.trained!r}, so nothing would be trained")
+        self.trains_text = not all(name.startswith("length_head.") for name in trained)
         self.masters, self._workers, self._averages = (
             [copied.get_parameter(name) for name in trained] for copied in (self.model, self.worker, self.ema)
         )
@@ -73,7 +77,7 @@ class Trainer:
         return torch.stack([loss, length_loss]).detach() * share
 
     def _diffusion_loss(self, batch: Batch) -> Tensor:
-        if self.config.length_only:
+        if not self.trains_text:
             return torch.zeros((), device=batch.x0.device)
         model = self.worker
         masked = batch.xt == model.config.mask_token_id
@@ -154,7 +158,8 @@ def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.op
         {"params": [w for w in rest if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)]
+    adam_lr = config.lr if config.adam_lr is None else config.adam_lr
+    optimizers = [torch.optim.AdamW(groups, lr=adam_lr, betas=(0.9, 0.98), fused=True)]
     if by_muon:
         # Update size matched to AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
         optimizers.append(
@@ -167,7 +172,7 @@ def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.op
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["initial_lr"] = config.lr
+            group["initial_lr"] = group["lr"]
     return optimizers
 
 

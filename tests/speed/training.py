@@ -28,7 +28,7 @@ from invlib.errors import InputError
 from invlib.masking import mask_tokens, stratified_counts, subs_logits
 from invlib.model import Attention, ConditionalMDLM
 from invlib.tokenizer import Tokenizer
-from invlib.training.batches import Batch, EqualLengthBatches, make_batch
+from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
 from invlib.training.pairs import Pairs, read_texts
 from invlib.training.start import initial_model
@@ -103,7 +103,7 @@ def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int
         OURS: Trainer(copy.deepcopy(start), config.training, accelerator),
         PLAIN: StraightforwardTrainer(start, config.training, accelerator),
     }
-    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, seed=0)
+    batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], 0), config.training.batch_size)
     rows = []
     for turn in range(rounds + 1):
         numbers = range(turn * steps * accumulated, (turn + 1) * steps * accumulated)
@@ -132,7 +132,7 @@ def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int
 def losses_of_one_batch(start: ConditionalMDLM, config: Config, pairs: Pairs) -> tuple[float, float]:
     """The diffusion loss of the very same batch, both ways."""
     accelerator = Accelerator()
-    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, seed=0)
+    batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], 0), config.training.batch_size)
     batch = make_batch(pairs, batches, 0, config, accelerator)
     trainers = (kind(copy.deepcopy(start), config.training, accelerator) for kind in (Trainer, StraightforwardTrainer))
     with torch.no_grad():

@@ -14,7 +14,7 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.studies.calibration import store_temperature
-from invlib.training.batches import EqualLengthBatches, make_batch
+from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.pairs import Pairs
 from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
@@ -72,7 +72,7 @@ def corpus(minilm, pruned, tmp_path_factory) -> Pairs:
 
 def batch_of(pairs: Pairs, training: TrainingConfig, number: int = 0):
     model = ModelConfig(2304, 16, 32, 1, 2, 32, 384, 4, "minilm", "pruned", noise_condition=True)
-    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), training.batch_size, training.seed)
+    batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], training.seed), training.batch_size)
     return make_batch(pairs, batches, number, Config(model, training), Accelerator(cpu=True))
 
 

@@ -157,7 +157,7 @@ def test_rows_are_padded_on_the_right_with_0(encoder, words, corpus, tmp_path):
 
 
 def test_what_is_left_out_is_counted(encoder, words, corpus, tmp_path):
-    manifest = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN).manifest
+    manifest = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN).manifests[0]
     counts = [manifest[key] for key in ("texts", "rows", "too_short", "too_long", "encoded")]
     assert counts == [len(CORPUS), len(USABLE), len(TOO_SHORT), len(TOO_LONG), len(USABLE)]
     assert encoder.queries == len(USABLE)
@@ -167,7 +167,7 @@ def test_the_summary_tells_what_was_left_out_and_what_cannot_be_spelled(encoder,
     built = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
     ids = [i for row in words.encode(CORPUS) for i in row]
     share = ids.count(words.fast.unk_token_id) / len(ids)
-    assert built.manifest["unknown_share"] == pytest.approx(share)
+    assert built.manifests[0]["unknown_share"] == pytest.approx(share)
     assert built.summary.startswith(f"{len(USABLE)} of {len(CORPUS)} texts are used; left out: {len(TOO_SHORT)} of")
     assert f"{len(TOO_LONG)} of more than {MAX_SEQ_LEN}, 0 mostly of unknown" in built.summary
     assert f"; {share:.1%} of the tokens" in built.summary
@@ -193,7 +193,6 @@ def test_a_length_of_exactly_the_least_and_the_most_is_kept(encoder, words, tmp_
 def test_the_arrays_cannot_be_written_to(encoder, words, corpus, tmp_path):
     built = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
     for array in (built.tokens, built.lengths, built.embeddings):
-        assert isinstance(array, np.memmap)
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -220,7 +219,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     resumed = Pairs.build(tmp_path / "pairs", corpus, fresh, words, MAX_SEQ_LEN)
     assert fresh.queries == 2
     whole = Pairs.build(tmp_path / "whole", corpus, fresh, words, MAX_SEQ_LEN)
-    assert resumed.manifest == whole.manifest
+    assert resumed.manifests[0] == whole.manifests[0]
     for name in ("tokens", "lengths", "embeddings"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
 
@@ -233,7 +232,7 @@ def test_a_finished_build_is_opened_without_a_query(encoder, tiny_qwen3_folder, 
 
 
 def test_the_identity_is_what_made_the_pairs_and_not_how_many(encoder, words, corpus, tmp_path):
-    identity = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN).identity
+    identity = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN).identities[0]
     made_from = ("corpus_sha256", "encoder", "embed_dim", "prompt", "encoder_dtype", "tokenizer_sha256", "max_seq_len")
     assert set(identity) == set(made_from)
     assert (identity["embed_dim"], identity["encoder_dtype"]) == (32, "float32")
@@ -301,3 +300,21 @@ def test_a_full_disk_is_an_error_before_anything_is_written(encoder, words, corp
     assert not any((tmp_path / "pairs").iterdir())
     monkeypatch.undo()
     assert len(Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)) == len(USABLE)
+
+
+def test_several_corpora_are_read_as_one_and_every_row_keeps_its_source(encoder, words, tmp_path):
+    texts = {"a": CORPUS, "b": [*reversed(CORPUS)]}
+    for name, lines in texts.items():
+        rows = [{"text": text, "source": f"{name}/{k % 2}"} for k, text in enumerate(lines)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = Pairs.build_all(tmp_path, "train", [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], encoder, words, MAX_SEQ_LEN)
+    first, second = Pairs(tmp_path / "train"), Pairs(tmp_path / "train-2")
+    assert len(both) == len(first) + len(second)
+    rows = np.array([len(first), 0, len(both) - 1, 0])
+    for name in ("tokens", "embeddings"):
+        whole = np.concatenate([getattr(first, name), getattr(second, name)])
+        np.testing.assert_array_equal(getattr(both, name)[rows], whole[rows])
+    np.testing.assert_array_equal(both.lengths, np.concatenate([first.lengths, second.lengths]))
+    own = [both.source_names[k] for k in both.sources]
+    assert {name[0] for name in own[: len(first)]} == {"a"}
+    assert {name[0] for name in own[len(first) :]} == {"b"}

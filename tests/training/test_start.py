@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from invlib import checkpoint
 from invlib.config import Config, ModelConfig, TrainingConfig
 from invlib.encoder import Encoder
 from invlib.errors import InputError
+from invlib.tokenizer import Tokenizer
 from invlib.training.pairs import Pairs
 from invlib.training.start import initial_model
 
@@ -102,3 +104,19 @@ def test_an_encoder_that_is_no_bert_is_refused(tiny_qwen3_folder, pruned, pairs)
         initial_model(
             dataclasses.replace(FROM_ENCODER, training=training), Encoder.load(tiny_qwen3_folder), pruned, pairs
         )
+
+
+def test_a_continued_model_takes_known_pieces_along_and_new_ones_from_the_encoder(minilm, sentences, pairs, tmp_path):
+    old, new = (Tokenizer.prune(minilm.tokenizer, sentences, size) for size in (2100, 2304))
+    small = dataclasses.replace(FROM_ENCODER.model, vocab_size=2100)
+    before = initial_model(dataclasses.replace(FROM_ENCODER, model=small), minilm, old, pairs)
+    with torch.no_grad():
+        before.token_embed.weight += 1  # what training made of it
+    checkpoint.write(tmp_path, before, dataclasses.replace(FROM_ENCODER, model=small), dtype=torch.float32)
+    old.save(tmp_path / "tokenizer.json")
+    training = dataclasses.replace(FROM_ENCODER.training, start_from=str(tmp_path))
+    table = initial_model(dataclasses.replace(FROM_ENCODER, training=training), minilm, new, pairs).token_embed.weight
+    encoders = minilm.model[0].auto_model.get_input_embeddings().weight
+    known, ids = old.backend.get_vocab(), minilm.tokenizer.get_vocab()
+    for piece, row in new.backend.get_vocab().items():
+        torch.testing.assert_close(table[row], encoders[ids[piece]] + (piece in known))

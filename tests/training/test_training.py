@@ -21,8 +21,9 @@ from invlib.config import load_config
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
+from invlib.training import __main__ as command
 from invlib.training import loop as training
-from invlib.training.batches import EqualLengthBatches, make_batch
+from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.pairs import Pairs
 from invlib.training.trainer import Trainer, learning_rate_factor
 
@@ -62,7 +63,7 @@ def tiny(tmp_path_factory):
 
 
 def train(config: Path, corpus: Path, out: Path) -> int:
-    return training.main(["--config", str(config), "--text", str(corpus), "--out", str(out)])
+    return command.main(["--config", str(config), "--text", str(corpus), "--out", str(out)])
 
 
 def final_state(out: Path) -> dict:
@@ -136,7 +137,7 @@ def test_two_processes_train_the_same_model_as_one(uninterrupted, tiny, corpus, 
     # Not `accelerate launch --cpu`: without MPI it starts a single process and says nothing.
     script = tmp_path / "two.py"
     script.write_text(
-        "from accelerate import Accelerator\nfrom invlib.training import loop as training\n"
+        "from accelerate import Accelerator\nfrom invlib.training import __main__ as training\n"
         "assert Accelerator().num_processes == 2\nraise SystemExit(training.main())\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
@@ -165,8 +166,8 @@ def test_another_validation_does_not_continue_a_run(uninterrupted, tiny, corpus,
     values["data"]["data_dir"] = str(tmp_path)
     config.write_text(yaml.safe_dump(values))
     arguments = ["--config", str(config), "--text", str(corpus), "--valid", str(corpus), "--out", str(uninterrupted)]
-    assert training.main(arguments) == 2
-    assert "data.validation: None → " in capsys.readouterr().err
+    assert command.main(arguments) == 2
+    assert "validation: None → " in capsys.readouterr().err
 
 
 def test_a_damaged_state_is_told_with_what_to_do(uninterrupted, tiny, corpus, tmp_path, capsys):
@@ -204,7 +205,7 @@ def test_one_batch_can_be_learned_by_heart(tiny, corpus, uninterrupted, optimize
     with torch.random.fork_rng():
         torch.manual_seed(0)
         trainer = Trainer(ConditionalMDLM(config.model), config.training, accelerator)
-    batches = EqualLengthBatches(pairs.lengths, rows, batch_size=8, seed=0)
+    batches = EqualLengthBatches(pairs.lengths, Mix([rows], [1.0], 0), batch_size=8)
     losses = [trainer.update([make_batch(pairs, batches, n, config, accelerator)])[0] for n in range(8)]
     trainer.step = 0  # keeps the learning rate up
     for n in range(8, 150):
@@ -222,7 +223,7 @@ def beginning(tiny, uninterrupted):
         dropout = changes.pop("dropout", 0.0)
         config, accelerator = load_config(tiny(**changes)), Accelerator(cpu=True)
         pairs = Pairs(Path(config.data.data_dir) / "train")
-        batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), config.training.batch_size, seed=0)
+        batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], 0), config.training.batch_size)
         model_config = dataclasses.replace(config.model, dropout=dropout)
 
         def fresh() -> Trainer:
@@ -369,7 +370,7 @@ def test_with_valid_the_whole_corpus_is_trained_on(started, tiny, corpus, tmp_pa
     valid = tmp_path / "valid.txt"
     valid.write_text("a nurse paints the red garden.\n" * 2 + "the sailor finds a letter today.\n")
     arguments = ["--config", str(tiny()), "--text", str(corpus), "--out", str(tmp_path / "out"), "--valid", str(valid)]
-    assert training.main(arguments) == 0
+    assert command.main(arguments) == 0
     assert started["training"][1].tolist() == list(range(336))
     assert len(started["validation"][0]) == len(started["validation"][1]) <= 3
 
@@ -403,7 +404,7 @@ def test_validation_inverts_unseen_vectors_from_all_masks(tiny, uninterrupted, m
 
 def test_the_length_head_can_be_trained_alone(tiny, corpus, uninterrupted, tmp_path):
     values, config = yaml.safe_load(tiny().read_text()), tmp_path / "length.yaml"
-    changes = {"start_from": str(uninterrupted), "length_only": True, "weight_decay": 0.5, "max_steps": 6}
+    changes = {"start_from": str(uninterrupted), "trained": "length_head.*", "weight_decay": 0.5, "max_steps": 6}
     config.write_text(yaml.safe_dump({**values, "training": values["training"] | changes}))
     assert train(config, corpus, tmp_path) == 0
     before, after = (load_file(folder / "model.safetensors") for folder in (uninterrupted, tmp_path))
@@ -414,7 +415,7 @@ def test_the_length_head_can_be_trained_alone(tiny, corpus, uninterrupted, tmp_p
 
 
 def test_a_length_head_that_is_trained_alone_starts_anew(tiny, corpus, uninterrupted, tmp_path):
-    changes = {"length_only": True, "lr": 1e-12, "max_steps": 1, "start_from": str(uninterrupted)}
+    changes = {"trained": "length_head.*", "lr": 1e-12, "max_steps": 1, "start_from": str(uninterrupted)}
     assert train(tiny(**changes), corpus, tmp_path) == 0
     before, after = (
         load_file(path / "model.safetensors")["length_head.0.weight"] for path in (uninterrupted, tmp_path)
@@ -425,11 +426,11 @@ def test_a_length_head_that_is_trained_alone_starts_anew(tiny, corpus, uninterru
 @pytest.mark.parametrize(
     ("training", "model", "message"),
     [
-        ({"length_only": True}, {}, "name it in start_from"),
-        ({"length_only": True, "start_from": "minilm"}, {"length_head": False}, "length_head: true"),
+        ({"trained": "length_head.*"}, {}, "name it in start_from"),
+        ({"adam_lr": 0.0}, {}, "adam_lr must be positive"),
     ],
 )
-def test_a_length_head_that_is_not_there_is_not_trained(tiny, tmp_path, training, model, message):
+def test_what_cannot_be_trained_so_is_refused(tiny, tmp_path, training, model, message):
     values = yaml.safe_load(tiny().read_text())
     values["training"].update(training)
     values["model"].update(model)
@@ -441,7 +442,7 @@ def test_a_length_head_that_is_not_there_is_not_trained(tiny, tmp_path, training
 @pytest.mark.parametrize(("length_only", "best"), [(False, 1), (True, 2)])
 def test_the_best_average_is_what_stays(tiny, corpus, uninterrupted, tmp_path, monkeypatch, length_only, best):
     scores, averages = iter([(0.2, 0.2), (0.5, 0.3), (0.3, 0.4)]), []
-    changes = {"length_only": True, "start_from": str(uninterrupted)} if length_only else {}
+    changes = {"trained": "length_head.*", "start_from": str(uninterrupted)} if length_only else {}
 
     def validate(model, *_):
         averages.append({name: value.clone() for name, value in model.state_dict().items()})
@@ -457,21 +458,90 @@ def test_the_best_average_is_what_stays(tiny, corpus, uninterrupted, tmp_path, m
 def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length():
     lengths = np.array([4] * 6 + [5] * 3 + [9] * 10)  # without the first row: one of length 4 is left over
     rows = np.arange(1, 19)
-    batches = EqualLengthBatches(lengths, rows, batch_size=4, seed=0)
-    epochs = [[batches.rows(epoch * batches.per_epoch + n) for n in range(batches.per_epoch)] for epoch in (0, 1)]
+    batches = EqualLengthBatches(lengths, Mix([rows], [1.0], 0), batch_size=4)
+    per_epoch = 2 + 1 + 3
+    epochs = [[batches.rows(epoch * per_epoch + n) for n in range(per_epoch)] for epoch in (0, 1)]
     for epoch in epochs:
         assert sorted(np.concatenate(epoch)) == rows.tolist()
         assert all(len(set(lengths[batch])) == 1 for batch in epoch)
     assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
-    again = EqualLengthBatches(lengths, rows, batch_size=4, seed=0)
-    assert np.array_equal(again.rows(batches.per_epoch + 1), epochs[1][1]), "a batch depends on its number alone"
+    again = EqualLengthBatches(lengths, Mix([rows], [1.0], 0), batch_size=4)
+    assert np.array_equal(again.rows(per_epoch + 1), epochs[1][1]), "a batch depends on its number alone"
+
+
+def test_a_mix_shows_every_group_its_share_and_no_row_twice_before_all_of_its_group():
+    groups = [np.arange(30), np.arange(30, 50), np.arange(50, 250)]
+    mix = Mix(groups, [0.2, 0.2, 0.6], seed=1)
+    epochs = [mix.rows(epoch) for epoch in range(6)]
+    assert [len(epoch) for epoch in epochs] == [100] * 6, "20 rows of the group that is used up first are a fifth"
+    for group, share in zip(groups, (20, 20, 60), strict=True):
+        assert all(np.isin(epoch, group).sum() == share for epoch in epochs)
+        seen = np.concatenate(epochs)
+        times = np.bincount(seen[np.isin(seen, group)], minlength=250)[group]
+        assert times.max() - times.min() <= 1
+    assert not np.array_equal(epochs[0], epochs[1])
+    np.testing.assert_array_equal(mix.rows(3), epochs[3])
+
+
+def test_a_mix_by_source_takes_the_first_pattern_that_fits():
+    sourced = object.__new__(Pairs)  # ten sentences of each of three sources, as far as a mix reads them
+    sourced.source_names, sourced.sources = ["novels/a", "docs/b", "chat"], np.repeat([0, 1, 2], 10)
+    mix = Mix.by_source(sourced, np.arange(30), {"novels/*": 0.25, "*": 0.75}, seed=0)
+    assert [sorted(group) for group in mix.groups] == [list(range(10)), list(range(10, 30))]
+    assert np.isin(mix.rows(0), np.arange(10)).mean() == pytest.approx(0.25, abs=0.02)
+    with pytest.raises(InputError, match="no sentence has a source that fits 'film\\*'"):
+        Mix.by_source(sourced, np.arange(30), {"film*": 0.5, "*": 0.5}, seed=0)
+
+
+def test_a_run_may_be_given_more_text_but_not_other_text(uninterrupted, tiny, corpus, tmp_path, capsys):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    more = tmp_path / "more.txt"
+    more.write_text("".join(f"the small {o} was seen by a {s}.\n" for s in SUBJECTS for o in OBJECTS))
+    arguments = ["--config", str(tiny(max_steps=14)), "--out", str(tmp_path / "run"), "--text"]
+    assert command.main([*arguments, str(corpus), str(more)]) == 0
+    assert final_state(tmp_path / "run")["step"] == 14
+    assert command.main([*arguments, str(more)]) == 2
+    assert "was built with corpus_sha256" in capsys.readouterr().err
+
+
+def test_a_cooldown_branches_off_and_leaves_the_run_where_it_was(uninterrupted, tiny, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    before, config = (out / "state.pt").read_bytes(), tiny()
+    arguments = ["--config", str(config), "--text", str(corpus), "--out", str(out), "--cooldown", "6"]
+    update = Trainer.update
+
+    def stops_in_step_17(trainer, batches):
+        if trainer.step == 16:
+            raise KeyboardInterrupt
+        return update(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "update", stops_in_step_17)
+    assert command.main(arguments) == 130
+    monkeypatch.undo()
+    assert command.main(arguments) == 0, "it is finished first"
+    assert (out / "state.pt").read_bytes() == before
+    log = pd.read_csv(out / "cooldown" / "log.csv")
+    assert log["step"].tolist() == [14, 16, 18]
+    top = load_config(config).training
+    expected = [top.lr * (1 - (1 - top.min_lr_ratio) * k / 6) for k in (2, 4, 6)]
+    np.testing.assert_allclose(log["lr"], expected)
+    assert isinstance(Inverter.load(out / "cooldown").invert(np.ones(384)).texts[0], str)
+
+
+def test_adamw_may_have_a_rate_of_its_own(tiny):
+    config = load_config(tiny(adam_lr=0.5)).training
+    model = ConditionalMDLM(load_config(tiny()).model)
+    adamw, muon = Trainer(model, config, Accelerator(cpu=True)).optimizers
+    assert {group["initial_lr"] for group in adamw.param_groups} == {0.5}
+    assert {group["initial_lr"] for group in muon.param_groups} == {config.lr}
 
 
 def test_measured_mask_ratios_of_real_batches_are_uniform(tiny, uninterrupted):
     """What training really sees, not what a formula promises: k uniform on 1 … length."""
     config = load_config(tiny())
     pairs, accelerator = Pairs(Path(config.data.data_dir) / "train"), Accelerator(cpu=True)
-    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), batch_size=16, seed=0)
+    batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], 0), batch_size=16)
     ratios = []
     for number in range(300):
         xt = make_batch(pairs, batches, number, config, accelerator).xt

@@ -1,0 +1,90 @@
+"""What training minimises: the cross-entropy at the masked positions, and how sequences are weighted."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def sequence_mean(
+    token_loss: Float[Tensor, "masked"],
+    lengths: Int[Tensor, "masked"],
+    counts: Int[Tensor, "masked"],
+) -> Float[Tensor, "masked"]:
+    """NELBO per token: every sequence counts by its mean over the k masked tokens (`weighting: nelbo`)."""
+    return token_loss / counts
+
+
+def low_variance(
+    token_loss: Float[Tensor, "masked"],
+    lengths: Int[Tensor, "masked"],
+    counts: Int[Tensor, "masked"],
+) -> Float[Tensor, "masked"]:
+    """Extra weight k / length: stresses high mask ratios, where only the vector can tell the tokens.
+
+    The factor 2 keeps the size of the loss (the mean of k / length is one half).
+    """
+    return 2 * token_loss / lengths
+
+
+Weighting = Callable[[Tensor, Tensor, Tensor], Tensor]
+WEIGHTINGS: dict[str, Weighting] = {"nelbo": sequence_mean, "low_variance": low_variance}
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """-log p(target) per row for logits = hidden @ table.T, without ever holding the fp32 logits.
+
+    Rows go through in chunks that stay in the cache; what is kept for the backward pass is the gradient of the
+    logits, in the working precision. `forbidden` is a token that gets no probability (SUBS).
+    """
+
+    CHUNK = 128
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, table: Tensor, target: Tensor, forbidden: int) -> Tensor:
+        losses = torch.empty(len(hidden), device=hidden.device)
+        gradient = torch.empty(len(hidden), len(table), dtype=table.dtype, device=hidden.device)
+        for start in range(0, len(hidden), LinearCrossEntropy.CHUNK):
+            rows = slice(start, start + LinearCrossEntropy.CHUNK)
+            logits = (hidden[rows] @ table.T).float()
+            logits[:, forbidden] = -torch.inf
+            wanted = target[rows, None]
+            probabilities = logits.softmax(dim=1)
+            # The log of the sum from the largest term, of probability 1 / vocab or more: one pass of exp, not two.
+            top, at = logits.max(dim=1, keepdim=True)
+            log_sum = top - probabilities.gather(1, at).log()
+            losses[rows] = (log_sum - logits.gather(1, wanted))[:, 0]
+            probabilities.scatter_add_(1, wanted, torch.full_like(log_sum, -1.0))
+            gradient[rows] = probabilities
+        ctx.save_for_backward(hidden, table, gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx, grad_losses: Tensor):
+        hidden, table, gradient = ctx.saved_tensors
+        weight = grad_losses[:, None].to(gradient.dtype)  # applied on the narrow side: the gradient is vocab wide
+        # Where the table is frozen (attackers), its half of the work is spared.
+        for_table = gradient.T @ (hidden * weight) if ctx.needs_input_grad[1] else None
+        return (gradient @ table) * weight, for_table, None, None
+
+
+def diffusion_loss(
+    hidden: Float[Tensor, "masked hidden"],
+    table: Float[Tensor, "vocab hidden"],
+    x0: Int[Tensor, "batch length"],
+    masked: Bool[Tensor, "batch length"],
+    lengths: Int[Tensor, "batch"],
+    *,
+    mask_token_id: int,
+    weighting: Weighting = sequence_mean,
+) -> Float[Tensor, ""]:
+    """Cross-entropy at the masked positions, weighted per sequence and averaged over the batch, in nats.
+
+    hidden: the model's last states at the masked positions, in the row-major order of `masked`; logits are
+    hidden @ table.T.
+    """
+    row = masked.nonzero()[:, 0]
+    counts = masked.sum(dim=1)
+    token_loss = LinearCrossEntropy.apply(hidden, table, x0[masked], mask_token_id)
+    return weighting(token_loss, lengths[row], counts[row]).sum() / len(x0)
