@@ -1,4 +1,8 @@
-"""plot_*(data, ax=None) -> Axes. Colours come from `invlib.mplstyle`; nothing is shown or saved here."""
+"""plot_*(data, ax=None) -> Axes. Nothing is shown or saved here.
+
+A group (an attacker, a perturbation, a part of the modulation) has one colour and one marker, by its place in the
+table; `_interval` gives it both. The other colours have a name below and one meaning each.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,17 +11,22 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from invlib.model import Modulation
-from invlib.probes import SUBLAYERS, Components
+from invlib.probes import PARTS, SUBLAYERS, Components
 from invlib.trajectory import Trajectory
 
-STYLE = Path(__file__).with_name("invlib.mplstyle")
-MASKED_GREY = "#dddddd"
+STYLE = Path(__file__).with_name("invlib.mplstyle")  # also the cycle of the groups' colours
+MASKED = "#dddddd"  # a cell without a word
+FRAME = "#d55e00"  # around a cell: written in this step, or the true word
+REFERENCE = "#888888"  # what the data are held against: a diagonal, a control, the base of the ablations
+MARKERS = "osD^vPX*<>hp"
+DASHES = ("-", "--", "-.", ":")
 METRIC_LABELS = {
     "token_f1": "token F1",
     "bleu": "BLEU / 100",
@@ -32,89 +41,29 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
+# ── one inversion, or several ──
+
+
 def plot_trajectory(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     """Token × step: grey while masked, then coloured by the confidence with which the token was written.
 
     A framed cell was uncovered in that step.
     """
-    ax = ax or _wide_axes(len(trajectory), trajectory.num_steps)
-    colors = mpl.colormaps["viridis"].with_extremes(bad=MASKED_GREY)
-    image = ax.imshow(np.ma.masked_invalid(trajectory.confidence), vmin=0, vmax=1, aspect="auto", cmap=colors)
-    for step in range(trajectory.num_steps + 1):
-        words = trajectory.words(step)
-        for position, word in enumerate(words):
-            if not trajectory.masked[step, position]:
-                color = _readable_on(image.cmap(image.norm(trajectory.confidence[step, position])))
-                ax.text(position, step, word, ha="center", va="center", fontsize=9.5, color=color)
-            if trajectory.uncovered[step, position]:
-                frame = plt.Rectangle((position - 0.5, step - 0.5), 1, 1, fill=False, lw=1.6, ec="#D55E00")
-                ax.add_patch(frame)
-    ax.set(xlabel="position (token)", ylabel="step", yticks=range(trajectory.num_steps + 1))
-    ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label="probability when written", shrink=0.9)
-    return ax
-
-
-def plot_modulation(modulation: Modulation, ax: Axes | None = None) -> Axes:
-    """RMS of gate, scale and shift per sublayer, mean over the batch, with its spread (standard deviation)."""
-    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
-    layers = modulation.scale.shape[1]
-    labels = [f"{layer}\n{kind}" for layer in range(layers) for kind in ("attn", "ff")]
-    parts = {"gate": modulation.gate, "scale": modulation.scale, "shift": modulation.shift}
-    for offset, (name, value) in zip((-0.2, 0, 0.2), parts.items(), strict=True):
-        if value is not None:
-            rms = value.float().square().mean(dim=-1).sqrt().flatten(1)
-            ax.errorbar(
-                np.arange(2 * layers) + offset,
-                rms.mean(dim=0).numpy(),
-                yerr=rms.std(dim=0).numpy() if len(rms) > 1 else None,
-                fmt={"gate": "o", "scale": "s", "shift": "^"}[name],
-                capsize=3,
-                label=name,
-            )
-    ax.set(xlabel="layer and sublayer", ylabel="RMS over channels", xticks=range(2 * layers), ylim=(0, None))
-    ax.set_xticklabels(labels)
-    ax.legend(ncols=3)
-    return ax
-
-
-def plot_scores(scores: pd.DataFrame, metrics: Sequence[str] = tuple(METRIC_LABELS), ax: Axes | None = None) -> Axes:
-    """Every metric with its 95 % interval, one colour and one marker per attacker.
-
-    scores: the table of `studies.score_attackers`. BLEU is divided by 100 to share the axis.
-    """
-    ax = ax or plt.subplots(figsize=(8, 3.6))[1]
-    attackers = scores["attacker"].unique()
-    for place, attacker in enumerate(attackers):
-        rows = scores[scores["attacker"] == attacker].set_index("metric").loc[list(metrics)]
-        scale = np.where(rows.index == "bleu", 100, 1)
-        value, low, high = (rows[name].to_numpy() / scale for name in ("value", "low", "high"))
-        ax.errorbar(
-            np.arange(len(rows)) + 0.16 * (place - (len(attackers) - 1) / 2),
-            value,
-            yerr=np.maximum([value - low, high - value], 0),
-            fmt="osD^v"[place],
-            capsize=3,
-            label=attacker,
-        )
-    ax.set(ylabel="score, 95 % interval", xticks=range(len(metrics)), ylim=(-0.05, 1))
-    ax.set_xticklabels([METRIC_LABELS.get(name, name) for name in metrics])
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    steps = range(trajectory.num_steps + 1)
+    ax = ax or _wide_axes(len(trajectory), len(steps))
+    words = np.array([trajectory.words(step) for step in steps], object)
+    shown = np.where(trajectory.masked, "", words)
+    _grid(ax, trajectory.confidence, shown, "probability when written", framed=trajectory.uncovered, vmin=0, vmax=1)
+    ax.set(xlabel="position (token)", ylabel="step", yticks=steps)
     return ax
 
 
 def plot_order(trajectories: dict[str, Trajectory], ax: Axes | None = None) -> Axes:
     """In which step each position became visible: one row per policy, early steps dark."""
-    length = len(next(iter(trajectories.values())))
-    ax = ax or plt.subplots(figsize=(max(5, 0.55 * length), 0.45 * len(trajectories) + 1))[1]
     order = np.stack([trajectory.uncovered_at for trajectory in trajectories.values()])
-    image = ax.imshow(order, aspect="auto")
-    for (row, position), step in np.ndenumerate(order):
-        color = _readable_on(image.cmap(image.norm(step)))
-        ax.text(position, row, step, ha="center", va="center", fontsize=8, color=color)
+    ax = ax or plt.subplots(figsize=(max(5, 0.55 * order.shape[1]), 0.45 * len(order) + 1))[1]
+    _grid(ax, order, order.astype(str), "step")
     ax.set(xlabel="position (token)", yticks=range(len(order)), yticklabels=list(trajectories))
-    ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label="step")
     return ax
 
 
@@ -125,16 +74,35 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
     was written are left out.
     """
     ax = ax or plt.subplots(figsize=(7, 3.2))[1]
-    steps = range(1, max(trajectory.num_steps for trajectory in trajectories) + 1)
-    written = {step: _written_in(step, trajectories) for step in steps}
-    drawn = [step for step, probabilities in written.items() if len(probabilities)]
-    quantiles = np.array([np.quantile(written[step], (0.05, 0.25, 0.5, 0.75, 0.95)) for step in drawn]).T
-    ax.fill_between(drawn, quantiles[0], quantiles[4], alpha=0.15, lw=0, color="C0", label="nine in ten tokens")
-    ax.fill_between(drawn, quantiles[1], quantiles[3], alpha=0.35, lw=0, color="C0", label="half of the tokens")
-    ax.plot(drawn, quantiles[2], "o-", color="C0", label="median")
+    written = pd.DataFrame(
+        [told for t in trajectories for told in zip(t.uncovered.nonzero()[0], t.confidence[t.uncovered], strict=True)],
+        columns=["step", "probability"],
+    )
+    spread = written.groupby("step")["probability"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
+    for low, high, alpha, label in ((0.05, 0.95, 0.15, "nine in ten tokens"), (0.25, 0.75, 0.35, "half of the tokens")):
+        ax.fill_between(spread.index, spread[low], spread[high], alpha=alpha, lw=0, color="C0", label=label)
+    ax.plot(spread[0.5], "o-", color="C0", label="median")
     ax.set(xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return _legend_at_right(ax)
+
+
+# ── inside the model ──
+
+
+def plot_modulation(modulation: Modulation, ax: Axes | None = None) -> Axes:
+    """RMS of gate, scale and shift per sublayer, mean over the batch, with its spread (standard deviation)."""
+    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    parts = {name: getattr(modulation, name) for name in PARTS}
+    sizes = {
+        name: value.float().square().mean(dim=-1).sqrt().flatten(1)
+        for name, value in parts.items()
+        if value is not None
+    }
+    places = [f"{layer}\n{kind}" for layer in range(modulation.scale.shape[1]) for kind in ("attn", "ff")]
+    _beside(ax, _spread(sizes, places), "group", "place")
+    ax.set(xlabel="layer and sublayer", ylabel="RMS over channels", ylim=(0, None))
+    ax.legend(ncols=3)
     return ax
 
 
@@ -144,12 +112,10 @@ def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = Non
     gain: of `probes.effective_gain`.
     """
     ax = ax or plt.subplots(figsize=(7, 3.2))[1]
-    places = np.arange(gain.shape[1])
-    for offset, name, marker, values in zip((-0.1, 0.1), SUBLAYERS, "os", gain.float().unbind(dim=2), strict=True):
-        mean, spread = values.mean(dim=0).numpy(), values.std(dim=0, correction=0).numpy()
-        ax.errorbar(places + offset, mean, yerr=spread, fmt=marker, capsize=3, label=name)
-    ax.axhline(1, color="0.5", lw=1, ls="--")
-    ax.set(xlabel="layer", ylabel="RMS added / RMS of the stream", xticks=places, yscale="log")
+    sublayers = dict(zip(SUBLAYERS, gain.unbind(dim=2), strict=True))
+    _beside(ax, _spread(sublayers, range(gain.shape[1])), "group", "place")
+    ax.axhline(1, color=REFERENCE, lw=1, ls="--")
+    ax.set(xlabel="layer", ylabel="RMS added / RMS of the stream", yscale="log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.legend()
     return ax
@@ -158,7 +124,7 @@ def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = Non
 def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
     """Cumulative variance over the principal components; the participation ratio is in the legend and marked."""
     ax = ax or plt.subplots(figsize=(7, 3.2))[1]
-    for (name, found), dashes, marker in zip(components.items(), ("-", "--", ":", "-."), "osD^", strict=False):
+    for (name, found), dashes, marker in zip(components.items(), DASHES, MARKERS, strict=False):
         share, ratio = np.cumsum(found.variance) / found.variance.sum(), found.participation_ratio
         count = np.arange(1, len(share) + 1)
         (line,) = ax.plot(count, share, dashes, label=f"{name}: participation ratio {ratio:.0f}")
@@ -173,30 +139,19 @@ def plot_plane(components: Components, kinds: Sequence[str], ax: Axes | None = N
     ax = ax or plt.subplots(figsize=(7, 4))[1]
     shares = 100 * components.variance[:2] / components.variance.sum()
     kinds = np.asarray(kinds)
-    for kind, marker in zip(dict.fromkeys(kinds), "osD^vPX*", strict=False):
+    for kind, marker in zip(dict.fromkeys(kinds), MARKERS, strict=False):
         ax.scatter(*components.scores[kinds == kind, :2].T, s=20, marker=marker, label=kind, alpha=0.8, lw=0)
     ax.set(xlabel=f"1st component ({shares[0]:.0f} % of variance)", ylabel=f"2nd component ({shares[1]:.0f} %)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return _legend_at_right(ax)
 
 
 def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What a change in one place does to the true tokens, one colour and marker per kind of change.
-
-    effects: the table of `probes.listening_effects`.
-    """
+    """What a change in one place does to the true tokens: the table of `probes.listening_effects`."""
     ax = ax or plt.subplots(figsize=(8, 3.6))[1]
-    kinds, places = effects["what"].unique(), list(dict.fromkeys(effects["where"]))
-    for place, (kind, marker) in enumerate(zip(kinds, "osD^v", strict=False)):
-        rows = effects[effects["what"] == kind]
-        offset = 0.14 * (place - (len(kinds) - 1) / 2)
-        error = [rows["rise"] - rows["low"], rows["high"] - rows["rise"]]
-        at = [places.index(where) + offset for where in rows["where"]]
-        ax.errorbar(at, rows["rise"], yerr=np.maximum(error, 0), fmt=marker, ms=5, capsize=3, label=kind)
-    ax.set(xlabel="layer", ylabel="rise of the cross-entropy\n(nats per token)", xticks=range(len(places)))
-    ax.set_xticklabels([where.replace(" ", "\n") for where in places])
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    rows = effects.rename(columns={"rise": "value"}).assign(where=effects["where"].str.replace(" ", "\n"))
+    _beside(ax, rows, "what", "where")
+    ax.set(xlabel="layer", ylabel="rise of the cross-entropy\n(nats per token)")
+    return _legend_at_right(ax)
 
 
 def plot_token_gradients(
@@ -210,15 +165,11 @@ def plot_token_gradients(
     norms = gradients.norm(dim=1, keepdim=True)
     unit = gradients / norms.clamp_min(1e-12)
     cosines = (unit @ unit.T).numpy()
-    image = ax.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
-    for (row, column), value in np.ndenumerate(cosines):
-        color = _readable_on(image.cmap(image.norm(value)))
-        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
-    ax.set(xticks=range(len(words)), yticks=range(len(words)), ylabel="token, and length of its gradient")
-    ax.set_xticklabels(words, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticklabels([f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0].tolist(), strict=True)])
-    ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label="cosine of the gradients")
+    shown = np.vectorize("{:.1f}".format)(cosines)
+    _grid(ax, cosines, shown, "cosine of the gradients", cmap="RdBu_r", vmin=-1, vmax=1)
+    _words_below(ax, words)
+    ax.set_yticks(range(len(words)), [f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0], strict=True)])
+    ax.set_ylabel("token, and length of its gradient")
     return ax
 
 
@@ -233,110 +184,35 @@ def plot_logit_lens(
     A frame marks the true word. words: one list per depth; depth 0 is what the embedding tables alone say.
     """
     ax = ax or _wide_axes(len(true_words), len(words))
-    image = ax.imshow(probabilities, vmin=0, vmax=1, aspect="auto")
-    for (depth, position), probability in np.ndenumerate(probabilities):
-        color = _readable_on(image.cmap(image.norm(probability)))
-        ax.text(position, depth, words[depth][position], ha="center", va="center", fontsize=9.5, color=color)
-        if words[depth][position] == true_words[position]:
-            ax.add_patch(plt.Rectangle((position - 0.5, depth - 0.5), 1, 1, fill=False, lw=1.6, ec="#D55E00"))
-    ax.set(ylabel="layers passed", yticks=range(len(words)), xticks=range(len(true_words)))
-    ax.set_xticklabels(true_words, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_xlabel("the true token at each position")
-    ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label="probability of the word shown", shrink=0.9)
+    shown = np.array(words)
+    true = shown == np.array(true_words)
+    _grid(ax, probabilities, shown, "probability of the word shown", framed=true, vmin=0, vmax=1)
+    _words_below(ax, true_words)
+    ax.set(xlabel="the true token at each position", ylabel="layers passed", yticks=range(len(words)))
     return ax
 
 
-def _written_in(step: int, trajectories: Sequence[Trajectory]) -> np.ndarray:
-    """The probabilities of all tokens that were uncovered in a step."""
-    told = [t.confidence[step][t.uncovered[step]] for t in trajectories if step <= t.num_steps]
-    return np.concatenate(told)
+# ── what comes back, and what it costs ──
 
 
-def _wide_axes(length: int, num_steps: int) -> Axes:
-    return plt.subplots(figsize=(min(14, 2 + 0.64 * length), 1.2 + 0.33 * (num_steps + 1)))[1]
+def plot_scores(scores: pd.DataFrame, metrics: Sequence[str] = tuple(METRIC_LABELS), ax: Axes | None = None) -> Axes:
+    """Every metric with its 95 % interval, one colour and one marker per attacker.
 
-
-def _readable_on(color: Sequence[float]) -> str:
-    """Black or white, whichever contrasts more (relative luminance, WCAG weights)."""
-    red, green, blue = to_rgb(color)
-    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
-
-
-def plot_sweep(table: pd.DataFrame, metric: str = "token_f1", ax: Axes | None = None) -> Axes:
-    """One metric of a sweep against the cosine that each perturbation leaves; 95 % intervals in both directions.
-
-    table: of `studies.sweep`, with its reference. Dotted lines: what comes back from the clean vectors, and the highest
-    control. One colour and marker per perturbation, its strengths joined by a line.
+    scores: the table of `studies.score_attackers`. BLEU is divided by 100 to share the axis.
     """
-    ax = ax or plt.subplots(figsize=(7, 4.2))[1]
-    inverted = table[table["attacker"] == "inverted"]
-    for place, (name, rows) in enumerate(inverted.groupby("perturbation", sort=False)):
-        if name != "none":
-            points = _against(rows[rows["metric"] == "vector_cosine"], rows[rows["metric"] == metric])
-            _errorbars(ax, points.sort_values("x"), place, label=name, ls="-")
-    clean = inverted.query("perturbation == 'none' and metric == @metric")["value"].mean()
-    control = table[(table["attacker"] != "inverted") & (table["metric"] == metric)]["value"].max()
-    for level, text in ((clean, "clean vectors"), (control, "best control")):
-        ax.axhline(level, ls=":", lw=1, color="0.4")
-        ax.annotate(text, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points")
-    label = METRIC_LABELS.get(metric, metric.replace("_", " "))
-    ax.set(xlabel="cosine of the attacker's vector to the clean one", ylabel=f"{label}, 95 % interval")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
-def plot_frontier(utility: pd.DataFrame, leakage: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Leakage against utility: one panel's worth of defences. Low and to the right is good; 95 % intervals on both.
-
-    utility, leakage: columns perturbation, strength, value, low, high; one row per defence and strength, joined by the
-    first two.
-    """
-    ax = ax or plt.subplots(figsize=(6, 4.4))[1]
-    for place, (name, rows) in enumerate(leakage.groupby("perturbation", sort=False)):
-        points = _against(utility, rows).sort_values("x")
-        _errorbars(ax, points, place, label=name, ls="-" if len(points) > 1 else "none")
-    ax.set(xlabel="utility, 95 % interval", ylabel="leakage, 95 % interval", ylim=(0, None))
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
-def _against(across: pd.DataFrame, up: pd.DataFrame) -> pd.DataFrame:
-    """Points x, y with their bounds, from two tables of values joined by perturbation and strength."""
-    keys, values = ["perturbation", "strength"], ["value", "low", "high"]
-    x = across[keys + values].rename(columns={"value": "x", "low": "x_low", "high": "x_high"})
-    y = up[keys + values].rename(columns={"value": "y", "low": "y_low", "high": "y_high"})
-    return x.merge(y, on=keys)
-
-
-def _errorbars(ax: Axes, points: pd.DataFrame, place: int, **style) -> None:
-    ax.errorbar(
-        points["x"],
-        points["y"],
-        xerr=np.maximum([points["x"] - points["x_low"], points["x_high"] - points["x"]], 0),
-        yerr=np.maximum([points["y"] - points["y_low"], points["y_high"] - points["y"]], 0),
-        color=f"C{place % 7}",
-        marker="osD^vPX*<>hp"[place % 12],
-        ms=5,
-        lw=1.2,
-        elinewidth=0.8,
-        capsize=2,
-        **style,
-    )
+    ax = ax or plt.subplots(figsize=(8, 3.6))[1]
+    rows = scores.set_index("metric").loc[list(metrics)]
+    rows.loc[rows.index == "bleu", ["value", "low", "high"]] /= 100
+    _beside(ax, rows.rename(index=METRIC_LABELS).reset_index(), "attacker", "metric")
+    ax.set(ylabel="score, 95 % interval", ylim=(-0.05, 1))
+    return _legend_at_right(ax)
 
 
 def plot_curves(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
     """`value` with its 95 % interval (`low`, `high`) over the numbers of column x, one line per value of column by."""
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]
-    for place, (name, rows) in enumerate(table.groupby(by, sort=False)):
-        ax.errorbar(
-            rows[x],
-            rows["value"],
-            yerr=_error_bars(rows),
-            fmt="osD^v"[place % 5] + ("-", "--", "-.", ":")[place % 4],
-            capsize=3,
-            label=name,
-        )
+    for group, (name, rows) in enumerate(table.groupby(by, sort=False)):
+        _interval(ax, group, rows[x], rows, label=name, ls=DASHES[group % len(DASHES)])
     ax.set(xlabel=x)
     ax.legend()
     return ax
@@ -348,35 +224,14 @@ def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) ->
     curves: name → table of `calibration.reliability`. On the diagonal confidence is what it says.
     """
     ax = ax or plt.subplots(figsize=(4.8, 5.6))[1]
-    ax.plot([0, 1], [0, 1], color="#888888", lw=1, ls=":", label="calibrated")
-    for place, (name, rows) in enumerate(curves.items()):
-        error = _error_bars(rows.assign(value=rows["accuracy"]))
-        line = ax.errorbar(rows["confidence"], rows["accuracy"], yerr=error, fmt="-", capsize=3, label=name)
-        ax.scatter(
-            rows["confidence"], rows["accuracy"], s=400 * rows["share"], color=line[0].get_color(), marker="osD^"[place]
-        )
+    ax.plot([0, 1], [0, 1], color=REFERENCE, lw=1, ls=":", label="calibrated")
+    for group, (name, table) in enumerate(curves.items()):
+        rows = table.rename(columns={"accuracy": "value"})
+        _interval(ax, group, rows["confidence"], rows, label=name, ls="-", ms=0)
+        marker, color = MARKERS[group], f"C{group}"
+        ax.scatter(rows["confidence"], rows["value"], s=400 * rows["share"], color=color, marker=marker)
     ax.set(xlabel="confidence", ylabel="share that is right, 95 % interval", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    return ax
-
-
-def plot_learning_curve(
-    points: pd.DataFrame, metric: str, laws: dict[str, pd.DataFrame], ax: Axes | None = None
-) -> Axes:
-    """A metric over the sentences seen, and laws through it with their 95 % bands; a line where the run ended.
-
-    points: `extrapolation.learned`; open marks: the learning rate is falling. laws: name → `extrapolation.extrapolate`.
-    """
-    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
-    for name, falling, fill in (("measured", False, "C0"), ("measured, learning rate falling", True, "white")):
-        rows = points[(points["decay"] > 0) == falling]
-        ax.plot(rows["samples"], rows[metric], "o", color="C0", mfc=fill, ms=4, label=name)
-    for (name, law), style in zip(laws.items(), ("-", "--", ":", "-."), strict=False):
-        ax.plot(law["samples"], law["value"], color="C1", ls=style, label=name)
-        ax.fill_between(law["samples"], law["low"], law["high"], color="C1", alpha=0.2, lw=0)
-    ax.axvline(points["samples"].iloc[-1], color="#888888", lw=0.8)
-    ax.set(xscale="log", xlabel="sentences seen", ylabel=METRIC_LABELS.get(metric, metric))
-    ax.legend(fontsize=8)
     return ax
 
 
@@ -385,7 +240,7 @@ def plot_ablation_curve(
 ) -> Axes:
     """A variant's metric over the sentences seen, the base's dashed in grey behind it: one of many small pictures."""
     ax = ax or plt.subplots(figsize=(2.4, 1.8))[1]
-    for name, look in (("base", {"color": "#888888", "ls": "--"}), (variant, {"color": "C0", "marker": "o", "ms": 3})):
+    for name, look in (("base", {"color": REFERENCE, "ls": "--"}), (variant, {"color": "C0", "marker": "o", "ms": 3})):
         rows = ablations[ablations["variant"] == name]
         ax.plot(rows["samples"] / 1000, rows[metric], **look)
     ax.set_title(variant, fontsize=8)
@@ -398,38 +253,135 @@ def plot_ablation_scores(ablations: pd.DataFrame, ax: Axes | None = None) -> Axe
 
     ablations: the table of ablations.csv; the last row of a variant is its final one.
     """
-    final = ablations.groupby("variant", sort=False).tail(1).reset_index(drop=True)
+    bounds = {"token_f1": "value", "token_f1_low": "low", "token_f1_high": "high"}
+    final = ablations.groupby("variant", sort=False).tail(1).rename(columns=bounds)
     ax = ax or plt.subplots(figsize=(7, 0.8 + 0.28 * len(final)))[1]
-    error = _error_bars(final.rename(columns={"token_f1": "value", "token_f1_low": "low", "token_f1_high": "high"}))
-    ax.errorbar(final["token_f1"], range(len(final)), xerr=error, fmt="o", ms=4, capsize=3)
+    _interval(ax, 0, final, range(len(final)))
     for base in final[final["variant"] == "base"].itertuples():
-        ax.axvspan(base.token_f1_low, base.token_f1_high, color="#dddddd", zorder=0)
-    ax.set(xlabel="token F1, 95 % interval over sentences (grey: base)", yticks=range(len(final)))
-    ax.set_yticklabels(final["variant"])
+        ax.axvspan(base.low, base.high, color=REFERENCE, alpha=0.3, lw=0, zorder=0)
+    ax.set_xlabel("token F1, 95 % interval over sentences (grey: base)")
+    ax.set_yticks(range(len(final)), final["variant"])
     ax.invert_yaxis()
+    return ax
+
+
+def plot_frontier(utility: pd.DataFrame, leakage: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Leakage against utility, a line per defence through its strengths; 95 % intervals on both.
+
+    utility, leakage: columns perturbation, strength, value, low, high; joined by the first two.
+    """
+    ax = ax or plt.subplots(figsize=(7, 4.2))[1]
+    utility, leakage = (table.set_index(["perturbation", "strength"]) for table in (utility, leakage))
+    for group, (name, y) in enumerate(leakage.groupby("perturbation", sort=False)):
+        x = utility.loc[utility.index.intersection(y.index)].sort_values("value")
+        _interval(ax, group, x, y.loc[x.index], label=name, ls="-")
+    ax.set(xlabel="utility, 95 % interval", ylabel="leakage, 95 % interval")
+    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # with a margin below points at zero
+    return _legend_at_right(ax)
+
+
+def plot_sweep(table: pd.DataFrame, metric: str = "token_f1", ax: Axes | None = None) -> Axes:
+    """One metric of a sweep against the cosine that each perturbation leaves, with 95 % intervals.
+
+    table: of `studies.sweep`, with its reference. Dotted: what comes back from the clean vectors; the highest control.
+    """
+    inverted, clean, asked = table["attacker"] == "inverted", table["perturbation"] == "none", table["metric"] == metric
+    cosines = table["metric"] == "vector_cosine"
+    ax = ax or plt.subplots(figsize=(7, 4.2))[1]
+    levels = table["value"][inverted & clean & asked].mean(), table["value"][~inverted & asked].max()
+    for level, text in zip(levels, ("clean vectors", "best control"), strict=True):
+        ax.axhline(level, ls=":", lw=1, color=REFERENCE)
+        ax.annotate(text, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points")
+    plot_frontier(table[inverted & ~clean & cosines], table[inverted & ~clean & asked], ax)
+    label = METRIC_LABELS.get(metric, metric.replace("_", " "))
+    ax.set(xlabel="cosine of the attacker's vector to the clean one", ylabel=f"{label}, 95 % interval")
     return ax
 
 
 def plot_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Milliseconds a vector over length, steps, batch and candidates, each varied alone; dashed: what the model says.
 
-    table: `speed.cost.explained`, the table of cost.csv. Both axes are logarithmic: a line of slope 1 is proportional.
+    table: cost.csv. Both axes are logarithmic: a line of slope 1 is proportional.
     """
     ax = ax or plt.subplots(figsize=(6.5, 3.8))[1]
-    for place, (axis, rows) in enumerate(table.groupby("axis", sort=False)):
-        ax.plot(rows["value"], rows["ms"], "osD^"[place], color=f"C{place}", label=axis)
-        ax.plot(rows["value"], rows["predicted"], "--", color=f"C{place}")
-    ax.plot([], [], "--", color="#888888", label="model")
-    ax.set(xscale="log", yscale="log", xlabel="tokens, steps, vectors or drafts", ylabel="ms a vector")
-    for along, values in ((ax.xaxis, table["value"]), (ax.yaxis, table["ms"])):
-        powers = 2 ** np.arange(np.floor(np.log2(values.min())), np.ceil(np.log2(values.max())) + 1)
-        along.set_ticks(powers, [f"{power:g}" for power in powers])
-        along.set_minor_locator(mpl.ticker.NullLocator())
+    for group, (axis, rows) in enumerate(table.groupby("axis", sort=False)):
+        ax.plot(rows["value"], rows["ms"], MARKERS[group], color=f"C{group}", label=axis)
+        ax.plot(rows["value"], rows["predicted"], "--", color=f"C{group}")
+    ax.plot([], [], "--", color=REFERENCE, label="model")
+    ax.set(xlabel="tokens, steps, vectors or drafts", ylabel="ms a vector")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    for along in (ax.xaxis, ax.yaxis):
+        along.set_major_formatter("{x:g}")
+    return _legend_at_right(ax)
+
+
+# ── the strokes they share ──
+
+
+def _interval(ax: Axes, group: int, x, y, *, ls: str = "none", **style):
+    """The values of one group with their intervals, in the group's colour and marker; `ls` joins them by a line.
+
+    x, y: numbers, or a table with the columns value, low, high, whose intervals are drawn.
+    """
+    (x, across), (y, up) = _bars(x), _bars(y)
+    look = {"color": f"C{group % 7}", "marker": MARKERS[group % len(MARKERS)], "ls": ls} | style
+    return ax.errorbar(x, y, xerr=across, yerr=up, **look)
+
+
+def _bars(along) -> tuple:
+    """Values, and the lengths of the bars below and above; rounding must not make one negative."""
+    if not isinstance(along, pd.DataFrame):
+        return along, None
+    value, low, high = along[["value", "low", "high"]].to_numpy(float).T
+    return value, np.maximum([value - low, high - value], 0)
+
+
+def _beside(ax: Axes, rows: pd.DataFrame, group: str, place: str) -> None:
+    """Groups side by side at each place (column `place`, named on the x axis in the order of the table)."""
+    places, groups = list(dict.fromkeys(rows[place])), rows.groupby(group, sort=False)
+    for number, (name, own) in enumerate(groups):
+        offset = 0.15 * (number - (len(groups) - 1) / 2)
+        _interval(ax, number, own[place].map(places.index) + offset, own, label=name)
+    ax.set_xticks(range(len(places)), places)
+
+
+def _spread(groups: dict[str, Float[Tensor, "batch place"]], places: Sequence) -> pd.DataFrame:
+    """Rows for `_beside`: mean over the batch, and a standard deviation to both sides of it."""
+    values = torch.stack(list(groups.values())).float().numpy()
+    mean, deviation = values.mean(axis=1).ravel(), values.std(axis=1).ravel()
+    rows = pd.MultiIndex.from_product([groups, places], names=["group", "place"]).to_frame(index=False)
+    return rows.assign(value=mean, low=mean - deviation, high=mean + deviation)
+
+
+def _grid(ax: Axes, values, words, label: str, framed=(), cmap: str = "viridis", **limits: float) -> None:
+    """Cells coloured by value [row, column], a word in each, some framed, and the scale of the colours."""
+    colors = mpl.colormaps[cmap].with_extremes(bad=MASKED)
+    image = ax.imshow(values, aspect="auto", cmap=colors, **limits)
+    for (row, column), word in np.ndenumerate(words):
+        if word:
+            color = _readable_on(image.cmap(image.norm(values[row, column])))
+            ax.text(column, row, word, ha="center", va="center", fontsize=9, color=color)
+    for row, column in np.argwhere(framed):
+        ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=1.6, ec=FRAME))
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label=label)
+
+
+def _readable_on(color: Sequence[float]) -> str:
+    """Black or white, whichever contrasts more (relative luminance, WCAG weights)."""
+    red, green, blue = to_rgb(color)
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
+
+
+def _words_below(ax: Axes, words: Sequence[str]) -> None:
+    ax.set_xticks(range(len(words)), words, rotation=45, ha="right", rotation_mode="anchor")
+
+
+def _wide_axes(length: int, rows: int) -> Axes:
+    return plt.subplots(figsize=(min(14, 2 + 0.64 * length), 1.2 + 0.33 * rows))[1]
+
+
+def _legend_at_right(ax: Axes) -> Axes:
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
-
-
-def _error_bars(rows: pd.DataFrame) -> list[np.ndarray]:
-    """Lengths of the bars below and above `value`; rounding must not make one negative."""
-    value, low, high = (rows[name].to_numpy(float) for name in ("value", "low", "high"))
-    return [np.maximum(value - low, 0), np.maximum(high - value, 0)]

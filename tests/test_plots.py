@@ -11,7 +11,7 @@ import torch
 
 from invlib.model import Modulation
 from invlib.plots import (
-    MASKED_GREY,
+    MASKED,
     plot_ablation_curve,
     plot_ablation_scores,
     plot_confidence,
@@ -20,7 +20,6 @@ from invlib.plots import (
     plot_effects,
     plot_frontier,
     plot_gain,
-    plot_learning_curve,
     plot_logit_lens,
     plot_modulation,
     plot_order,
@@ -76,7 +75,7 @@ def test_the_trajectory_plot_colours_by_the_confidence_and_leaves_the_masked_gre
     (image,) = ax.images
     np.testing.assert_array_equal(image.get_array().filled(np.nan), trajectory.confidence)
     assert image.get_clim() == (0, 1), "the same colour means the same probability in every figure"
-    assert mpl.colors.to_hex(image.cmap(np.ma.masked)) == MASKED_GREY
+    assert mpl.colors.to_hex(image.cmap(np.ma.masked)) == MASKED
 
 
 def test_the_order_plot_shows_the_step_of_every_position_one_row_per_policy(trajectory):
@@ -93,7 +92,7 @@ def test_the_order_plot_shows_the_step_of_every_position_one_row_per_policy(traj
 @pytest.mark.parametrize("gated", [True, False])
 def test_the_modulation_plot_shows_root_mean_squares(gated):
     per_sublayer = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]  # two layers of two sublayers
-    per_row = torch.tensor([-1.0, 2.0, 3.0])[:, None, None, None]  # mean size 2, standard deviation 1
+    per_row = torch.tensor([-1.0, 2.0, 3.0])[:, None, None, None]  # mean size 2, standard deviation √(2/3)
     value = (per_sublayer * per_row).repeat(1, 1, 1, 2) * torch.tensor([1.0, 7.0]) / 5  # RMS of 1 and 7 is 5
     modulation = Modulation(value, 2 * value, 3 * value if gated else None, value[:, 0, 0], value[:, 0, 0])
     ax = plot_modulation(modulation)
@@ -103,7 +102,9 @@ def test_the_modulation_plot_shows_root_mean_squares(gated):
     for name, factor in {"gate": 3, "scale": 1, "shift": 2}.items():
         if name in drawn:
             np.testing.assert_allclose(drawn[name][0].get_ydata(), factor * np.array([2, 4, 6, 8]), rtol=1e-5)
-            np.testing.assert_allclose(spreads(drawn[name]), factor * np.array([1, 2, 3, 4]), rtol=1e-5)
+            np.testing.assert_allclose(
+                spreads(drawn[name]), factor * np.array([1, 2, 3, 4]) * (2 / 3) ** 0.5, rtol=1e-5
+            )
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0\nattn", "0\nff", "1\nattn", "1\nff"]
 
 
@@ -319,20 +320,6 @@ def test_the_reliability_plot_shows_every_bin_by_its_share_and_the_diagonal():
     assert first.get_sizes()[1] == 3 * first.get_sizes()[0]
 
 
-def test_the_learning_curve_shows_points_before_and_in_the_decay_and_the_law_beyond_them():
-    points = pd.DataFrame({"samples": [10, 20, 40], "token_f1": [0.3, 0.4, 0.5], "decay": [0.0, 0.0, 0.5]})
-    ahead = pd.DataFrame({"samples": [40, 400], "value": [0.5, 0.6], "low": [0.45, 0.5], "high": [0.55, 0.7]})
-    ax = plot_learning_curve(points, "token_f1", {"before": ahead.assign(value=0.4), "after": ahead})
-    before, falling, other, law, end = ax.lines
-    assert other.get_linestyle() != law.get_linestyle() and set(other.get_ydata()) == {0.4}
-    assert before.get_xdata().tolist() == [10, 20] and falling.get_xydata().tolist() == [[40, 0.5]]
-    assert before.get_markerfacecolor() != falling.get_markerfacecolor()
-    assert law.get_xydata().tolist() == [[40, 0.5], [400, 0.6]] and set(end.get_xdata()) == {40}
-    band = ax.collections[1].get_paths()[0].vertices
-    assert band[:, 1].min() == 0.45 and band[:, 1].max() == 0.7
-    assert (ax.get_xscale(), ax.get_ylabel()) == ("log", "token F1")
-
-
 def ablations() -> pd.DataFrame:
     """Two variants of two points each, the base run second."""
     return pd.DataFrame(
@@ -390,4 +377,6 @@ def test_the_cost_plot_shows_every_axis_measured_and_predicted():
     assert measured[0].get_marker() != measured[1].get_marker() and modelled[0].get_linestyle() == "--"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["length", "batch", "model"]
     assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "ms a vector")
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "4", "8", "16", "32", "64"]
+    low, high = ax.get_xlim()
+    shown = [label.get_text() for label in ax.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert shown == ["1", "2", "4", "8", "16", "32", "64"]
