@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from invlib.model import Modulation
-from invlib.probes import PARTS, SUBLAYERS, Components
+from invlib.probes import SUBLAYERS, Components, parts
 from invlib.trajectory import Trajectory
 
 STYLE = Path(__file__).with_name("invlib.mplstyle")  # also the cycle of the groups' colours
@@ -93,12 +93,7 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
 def plot_modulation(modulation: Modulation, ax: Axes | None = None) -> Axes:
     """RMS of gate, scale and shift per sublayer, mean over the batch, with its spread (standard deviation)."""
     ax = ax or plt.subplots(figsize=(7, 3.2))[1]
-    parts = {name: getattr(modulation, name) for name in PARTS}
-    sizes = {
-        name: value.float().square().mean(dim=-1).sqrt().flatten(1)
-        for name, value in parts.items()
-        if value is not None
-    }
+    sizes = {name: value.square().mean(dim=-1).sqrt().flatten(1) for name, value in parts(modulation).items()}
     places = [f"{layer}\n{kind}" for layer in range(modulation.scale.shape[1]) for kind in ("attn", "ff")]
     _beside(ax, _spread(sizes, places), "group", "place")
     ax.set(xlabel="layer and sublayer", ylabel="RMS over channels", ylim=(0, None))

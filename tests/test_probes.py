@@ -12,7 +12,6 @@ from invlib.config import ModelConfig
 from invlib.errors import InputError
 from invlib.masking import subs_logits
 from invlib.model import ConditionalMDLM, Modulation
-from invlib.sampler import denoise
 
 
 @pytest.fixture(params=[False, True], ids=["norm before", "norm behind"])
@@ -80,17 +79,6 @@ def test_the_participation_ratio_counts_equal_directions(directions):
 def test_components_of_one_kind_of_row_are_refused(rows):
     with pytest.raises(InputError, match=f"two different rows at least, got {rows} of one kind"):
         probes.principal_components(np.ones((rows, 5)))
-
-
-def test_interpolation_goes_from_the_first_to_the_second_at_unit_length():
-    first, second = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
-    found = probes.interpolate(first, second, np.array([0, 0.5, 1]))
-    np.testing.assert_allclose(found, [first, [0.5**0.5, 0.5**0.5, 0], second], rtol=1e-6)
-
-
-def test_halfway_between_opposite_vectors_there_is_no_direction():
-    with pytest.raises(InputError, match="opposite; halfway between them"):
-        probes.interpolate(np.array([1.0, 0]), np.array([-1.0, 0]), np.array([0.5]))
 
 
 # ── how loudly the sublayers answer ──
@@ -236,20 +224,6 @@ def test_the_lens_ends_in_the_model_and_begins_in_the_embedding_tables(model, le
         first = subs_logits(tables @ model.output_table.T, 4).log_softmax(dim=-1)
     torch.testing.assert_close(lens[-1], expected)
     torch.testing.assert_close(lens[0], first)
-
-
-# ── the text itself ──
-
-
-def test_writing_from_a_modulation_is_the_inversion_of_the_vector(model, lengths):
-    modulation = heard(model)
-
-    def predict(xt, rows, at):
-        return model(xt, modulation.rows(rows), lengths=lengths[rows], at=at)
-
-    expected = list(denoise(predict, lengths, mask_token_id=4, num_steps=3))
-    found = probes.write(model, modulation, lengths, num_steps=3)
-    assert [torch.equal(a.tokens, b.tokens) for a, b in zip(found, expected, strict=True)] == [True] * 4
 
 
 # ── the modulation as a value ──

@@ -17,7 +17,9 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import cosine
 from invlib.model import Modulation
-from invlib.probes import FINAL, PARTS, interpolate, write
+from invlib.perturb import interpolate
+from invlib.probes import FINAL, PARTS
+from invlib.sampler import denoise
 
 SCRIPT = Path(__file__).with_name("mixer.js")
 STYLE = Path(__file__).with_name("mixer.css")
@@ -56,7 +58,8 @@ class Pair:
         tokens: [piece, probability when written in thousandths, in the first's text, in the second's text], …
         levels: RMS of gate, scale and shift per part; null where the part has none
         """
-        vectors = interpolate(*self.vectors, np.array([weight for weight, _ in requests]))
+        first, second = self.vectors[:, None]
+        vectors = np.concatenate([interpolate(first, second, weight) for weight, _ in requests])
         with torch.inference_mode():
             mixed = self.inverter.model.modulation(torch.from_numpy(vectors).to(self.inverter.model.device))
         rows = [self._chosen(mixed.rows([row]), choices) for row, (_, choices) in enumerate(requests)]
@@ -94,7 +97,9 @@ class Pair:
     def _written(self, modulation: Modulation, vectors: np.ndarray) -> tuple[list[list[int]], list[list[float]]]:
         """Token ids and their probabilities when written, each row as long as its vector says."""
         lengths = self.inverter.predict_lengths(vectors)
-        last = write(self.inverter.model, modulation, torch.from_numpy(lengths).to(self.inverter.model.device))[-1]
+        model, counts = self.inverter.model, torch.from_numpy(lengths).to(self.inverter.model.device)
+        predict, mask = model.predictor(modulation, counts), model.config.mask_token_id
+        *_, last = denoise(predict, counts, mask_token_id=mask, num_steps=8, top_k=0)
         cut = [(last.tokens[row, :n].tolist(), last.confidence[row, :n].tolist()) for row, n in enumerate(lengths)]
         return [tokens for tokens, _ in cut], [confidence for _, confidence in cut]
 
