@@ -53,7 +53,7 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     ax = ax or _wide_axes(len(trajectory), len(steps))
     words = np.array([trajectory.words(step) for step in steps], object)
     shown = np.where(trajectory.masked, "", words)
-    _grid(ax, trajectory.confidence, shown, "probability when written", framed=trajectory.uncovered, vmin=0, vmax=1)
+    _cells(ax, trajectory.confidence, shown, "probability when written", framed=trajectory.uncovered, vmin=0, vmax=1)
     ax.set(xlabel="position (token)", ylabel="step", yticks=steps)
     return ax
 
@@ -62,7 +62,7 @@ def plot_order(trajectories: dict[str, Trajectory], ax: Axes | None = None) -> A
     """In which step each position became visible: one row per policy, early steps dark."""
     order = np.stack([trajectory.uncovered_at for trajectory in trajectories.values()])
     ax = ax or plt.subplots(figsize=(max(5, 0.55 * order.shape[1]), 0.45 * len(order) + 1))[1]
-    _grid(ax, order, order.astype(str), "step")
+    _cells(ax, order, order.astype(str), "step")
     ax.set(xlabel="position (token)", yticks=range(len(order)), yticklabels=list(trajectories))
     return ax
 
@@ -149,9 +149,7 @@ def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return _legend_at_right(ax)
 
 
-def plot_token_gradients(
-    gradients: Float[Tensor, "length embed"], words: Sequence[str], ax: Axes | None = None
-) -> Axes:
+def plot_token_gradients(gradients: Float[Tensor, "length embed"], words: list[str], ax: Axes | None = None) -> Axes:
     """Which tokens pull the vector the same way: cosines between their gradients; the length stands at the left.
 
     gradients: of `probes.token_gradients`.
@@ -161,7 +159,7 @@ def plot_token_gradients(
     unit = gradients / norms.clamp_min(1e-12)
     cosines = (unit @ unit.T).numpy()
     shown = np.vectorize("{:.1f}".format)(cosines)
-    _grid(ax, cosines, shown, "cosine of the gradients", cmap="RdBu_r", vmin=-1, vmax=1)
+    _cells(ax, cosines, shown, "cosine of the gradients", cmap="RdBu_r", vmin=-1, vmax=1)
     _words_below(ax, words)
     ax.set_yticks(range(len(words)), [f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0], strict=True)])
     ax.set_ylabel("token, and length of its gradient")
@@ -181,7 +179,7 @@ def plot_logit_lens(
     ax = ax or _wide_axes(len(true_words), len(words))
     shown = np.array(words)
     true = shown == np.array(true_words)
-    _grid(ax, probabilities, shown, "probability of the word shown", framed=true, vmin=0, vmax=1)
+    _cells(ax, probabilities, shown, "probability of the word shown", framed=true, vmin=0, vmax=1)
     _words_below(ax, true_words)
     ax.set(xlabel="the true token at each position", ylabel="layers passed", yticks=range(len(words)))
     return ax
@@ -223,21 +221,19 @@ def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) ->
     for group, (name, table) in enumerate(curves.items()):
         rows = table.rename(columns={"accuracy": "value"})
         _interval(ax, group, rows["confidence"], rows, label=name, ls="-", ms=0)
-        marker, color = MARKERS[group], f"C{group}"
-        ax.scatter(rows["confidence"], rows["value"], s=400 * rows["share"], color=color, marker=marker)
+        areas = 400 * rows["share"]
+        ax.scatter(rows["confidence"], rows["value"], s=areas, color=f"C{group}", marker=MARKERS[group])
     ax.set(xlabel="confidence", ylabel="share that is right, 95 % interval", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return ax
 
 
-def plot_ablation_curve(
-    ablations: pd.DataFrame, variant: str, metric: str = "token_f1", ax: Axes | None = None
-) -> Axes:
-    """A variant's metric over the sentences seen, the base's dashed in grey behind it: one of many small pictures."""
+def plot_ablation_curve(ablations: pd.DataFrame, variant: str, ax: Axes | None = None) -> Axes:
+    """A variant's token F1 over the sentences seen, the base's dashed in grey behind it: one of many small pictures."""
     ax = ax or plt.subplots(figsize=(2.4, 1.8))[1]
     for name, look in (("base", {"color": REFERENCE, "ls": "--"}), (variant, {"color": "C0", "marker": "o", "ms": 3})):
         rows = ablations[ablations["variant"] == name]
-        ax.plot(rows["samples"] / 1000, rows[metric], **look)
+        ax.plot(rows["samples"] / 1000, rows["token_f1"], **look)
     ax.set_title(variant, fontsize=8)
     ax.tick_params(labelsize=7)
     return ax
@@ -314,14 +310,14 @@ def plot_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 # ── the strokes they share ──
 
 
-def _interval(ax: Axes, group: int, x, y, *, ls: str = "none", **style):
+def _interval(ax: Axes, group: int, x, y, *, ls: str = "none", **style) -> None:
     """The values of one group with their intervals, in the group's colour and marker; `ls` joins them by a line.
 
     x, y: numbers, or a table with the columns value, low, high, whose intervals are drawn.
     """
     (x, across), (y, up) = _bars(x), _bars(y)
-    look = {"color": f"C{group % 7}", "marker": MARKERS[group % len(MARKERS)], "ls": ls} | style
-    return ax.errorbar(x, y, xerr=across, yerr=up, **look)
+    marker = MARKERS[group % len(MARKERS)]
+    ax.errorbar(x, y, xerr=across, yerr=up, color=f"C{group}", marker=marker, ls=ls, **style)
 
 
 def _bars(along) -> tuple:
@@ -349,7 +345,7 @@ def _spread(groups: dict[str, Float[Tensor, "batch place"]], places: Sequence) -
     return rows.assign(value=mean, low=mean - deviation, high=mean + deviation)
 
 
-def _grid(ax: Axes, values, words, label: str, framed=(), cmap: str = "viridis", **limits: float) -> None:
+def _cells(ax: Axes, values, words, label: str, framed=(), cmap: str = "viridis", **limits: float) -> None:
     """Cells coloured by value [row, column], a word in each, some framed, and the scale of the colours."""
     colors = mpl.colormaps[cmap].with_extremes(bad=MASKED)
     image = ax.imshow(values, aspect="auto", cmap=colors, **limits)
