@@ -4,30 +4,46 @@
 >>> inverter = invlib.Inverter.load("minilm")
 >>> vectors = inverter.encoder.encode(["Meet me at the station at nine."])
 >>> inverter.invert(vectors, num_steps=8).texts  # doctest: +SKIP
+
+The house, top first; imports run downwards:
+
+__main__ · audit (stored vectors, what can be read)       python -m invlib · python -m invlib.audit
+studies (what it reaches, what protects) · widgets        python -m invlib.studies
+inverter (load, invert) · training · plots                python -m invlib.training
+search (the encoder in the loop) · probes (what each layer hears)
+sampler (from masks to text) · checkpoint
+model · encoder · tokenizer · policies (the order) · perturb (what happens to a vector)
+config · masking · trajectory · metrics
+errors
+
+Everything below is loaded when it is first used.
 """
 
-from invlib import masking, metrics, sampler
-from invlib.config import Config, load_config
-from invlib.encoder import Encoder
-from invlib.errors import InputError
-from invlib.inverter import Inversion, Inverter
-from invlib.model import ConditionalMDLM, Modulation
-from invlib.tokenizer import Tokenizer
-from invlib.trajectory import Step, Trajectory
+import importlib
+from typing import Any
 
-__all__ = [
-    "ConditionalMDLM",
-    "Config",
-    "Encoder",
-    "InputError",
-    "Inversion",
-    "Inverter",
-    "Modulation",
-    "Step",
-    "Tokenizer",
-    "Trajectory",
-    "load_config",
-    "masking",
-    "metrics",
-    "sampler",
-]
+_NAMES = {
+    "config": ("Config", "load_config"),
+    "encoder": ("Encoder",),
+    "errors": ("InputError",),
+    "inverter": ("Inversion", "Inverter"),
+    "model": ("ConditionalMDLM", "Modulation"),
+    "tokenizer": ("Tokenizer",),
+    "trajectory": ("Step", "Trajectory"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = ("masking", "metrics", "perturb", "plots", "policies", "probes", "sampler", "search", "widgets")
+
+__all__ = [*_MODULE_OF, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"invlib.{_MODULE_OF[name]}"), name)
+    if name in _MODULES or name in _NAMES or name in ("audit", "checkpoint", "studies", "training"):
+        return importlib.import_module(f"invlib.{name}")
+    raise AttributeError(f"module 'invlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

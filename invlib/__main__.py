@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from invlib.encoder import check_texts
-from invlib.errors import InputError
+from invlib.errors import command
 from invlib.inverter import Inversion, Inverter
 from invlib.policies import POLICIES
 from invlib.trajectory import Trajectory
@@ -12,8 +13,9 @@ from invlib.trajectory import Trajectory
 POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m invlib", description="Encode a sentence and recover it from its vector alone."
     )
@@ -22,20 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
     parser.add_argument("--policy", choices=POLICY_BY_NAME, default="top_confidence")
     chosen = parser.parse_args(arguments)
-    try:
-        check_texts([chosen.text])
-        inverter = Inverter.load(chosen.checkpoint)
-        vector = inverter.encoder.encode([chosen.text])
-        result = inverter.invert(vector, num_steps=chosen.steps, policy=POLICY_BY_NAME[chosen.policy], verify=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check_texts([chosen.text])
+    inverter = Inverter.load(chosen.checkpoint)
+    vector = inverter.encoder.encode([chosen.text])
+    result = inverter.invert(vector, num_steps=chosen.steps, policy=POLICY_BY_NAME[chosen.policy], verify=True)
     print(f"text    {chosen.text}")
     print(f"vector  {vector.shape[1]} numbers of {inverter.config.encoder_model}: {_head(vector[0])}")
     for step in range(chosen.steps + 1):
         print(f"step {step:2d} {_line(result.trajectories[0], step)}")
     print(_summary(result))
-    return 0
 
 
 def _head(vector) -> str:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invlib.config import Config, DataConfig, ModelConfig, dump_config, from_dict, load_config
-from invlib.errors import InputError
+from invlib.errors import InputError, first_line
 from invlib.model import ConditionalMDLM
 
 PACKAGE = Path(__file__).resolve().parent
@@ -133,7 +133,7 @@ def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors wrap the OSError
         partial.unlink(missing_ok=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error).partition("\n")[0]
+        reason = "the disk is full" if full else first_line(error)
         raise InputError(
             f"{path} could not be written: {reason}; the previous file is untouched, "
             "make room and run the same command again"
@@ -173,7 +173,7 @@ def _guarded(read_weights: Callable[[], Any], path: Path) -> Any:
             "code. Ask for a safetensors file, or one written with torch.save of a state dictionary"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}); it is truncated or something else: fetch it again"
+            f"{path} cannot be read as a checkpoint ({first_line(error)}); it is truncated or something else: "
+            "fetch it again"
         ) from error

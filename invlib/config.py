@@ -1,7 +1,6 @@
 """Frozen, validated configuration, read from YAML. An unknown key is an error that names the nearest known one."""
 
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -11,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from invlib.errors import InputError
+from invlib.errors import InputError, nearest_name
 
 UNUSED = ("num_workers",)  # keys of published configurations that say nothing here: accepted and ignored
 
@@ -172,7 +171,7 @@ def from_dict(cls: type, values: Any, section: str = "") -> Any:
     values = {name: value for name, value in values.items() if name not in UNUSED}
     for name in values:
         if name not in fields:
-            raise InputError(f"{where}unknown key {name!r}{_nearest(name, fields)}")
+            raise InputError(f"{where}unknown key {name!r}{nearest_name(name, fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
@@ -224,11 +223,6 @@ def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
             return value
     expected = " or ".join(kind.__name__ for kind in kinds)
     raise InputError(f"{where}{name} must be {expected}, got {value!r}")
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
 
 
 def _require_positive(config: Any, names: str) -> None:

@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from transformers.utils import logging as transformers_logging
 
-from invlib.errors import InputError
+from invlib.errors import InputError, first_line
 
 MINILM = "minilm"
 # SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2, as published on its hub page.
@@ -18,14 +17,14 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 class Encoder:
-    """The attacked text embedder. Open one with `Encoder.load`.
+    """The attacked text embedder. Open one with `Encoder.load`; `model` is a SentenceTransformer.
 
     `queries` counts the texts encoded so far: in an attack every one of them is a call to somebody's service.
     """
 
     def __init__(
         self,
-        model: SentenceTransformer,
+        model: Any,
         *,
         name: str,
         dim: int | None = None,
@@ -58,6 +57,8 @@ class Encoder:
 
         Raises `InputError` when the folder or hub model is absent, the hash differs, or dim does not fit.
         """
+        from sentence_transformers import SentenceTransformer  # only here: it costs seconds
+
         folder = _minilm_folder() if name == MINILM else Path(name).expanduser()
         source = str(folder) if folder.is_dir() else name
         try:
@@ -67,7 +68,7 @@ class Encoder:
                 )
         except Exception as error:  # the hub client raises a dozen unrelated classes
             raise InputError(
-                f"the encoder {name!r} could not be opened ({_first_line(error)}); expected 'minilm', "
+                f"the encoder {name!r} could not be opened ({first_line(error)}); expected 'minilm', "
                 "a sentence-transformers folder, or the name of a hub model that this machine can reach"
             ) from error
         full_dim = model.get_embedding_dimension()
@@ -151,14 +152,12 @@ def check_sha256(path: Path, expected: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bar of a few milliseconds, which every notebook would keep for ever."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         if was_enabled:
-            transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            logging.enable_progress_bar()

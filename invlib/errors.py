@@ -1,8 +1,11 @@
 """What a user is told when the input is wrong, and how a command ends on it."""
 
+import dataclasses
+import difflib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 
 class InputError(ValueError):
@@ -40,3 +43,21 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[
         return 0
 
     return ending
+
+
+def nearest_name(name: object, known: Iterable[str]) -> str:
+    """How an error ends that found an unknown name: with the nearest known one, else with all of them."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def options_of(kinds: Sequence[type], options: Mapping[str, Any]) -> list[Any]:
+    """One value of each dataclass from named options. Raises `InputError` that names the nearest for an unknown one."""
+    names = [[field.name for field in dataclasses.fields(kind)] for kind in kinds]
+    known = [name for own in names for name in own]
+    for name in options:
+        if name not in known:
+            raise InputError(f"there is no option {name!r}{nearest_name(name, known)}")
+    return [
+        kind(**{name: options[name] for name in own if name in options}) for kind, own in zip(kinds, names, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import checkpoint
-from invlib.encoder import Encoder
-from invlib.errors import InputError
+from invlib.errors import InputError, options_of
 from invlib.masking import subs_logits
-from invlib.metrics import cosine
 from invlib.model import ConditionalMDLM, Modulation, median_length
 from invlib.policies import top_confidence
-from invlib.sampler import Predict, denoise, row_streams
-from invlib.search import Encode, Strategy, Target, Tokens, Watch, improve
+from invlib.sampler import Grid, Predict, denoise, linear_grid, row_streams
+from invlib.search import Encode, Ledger, Strategy, Target, Tokens, improve
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -41,14 +39,66 @@ class Inversion:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """One finished denoising of a vector. `log_prob`: of its tokens as they were written, and of its length."""
+class Decoding:
+    """How masks become text.
 
-    tokens: Tokens
-    text: str
-    log_prob: float
-    model_calls: int
-    trajectory: Trajectory | None
+    policy: which positions are visible after the next step; one of `invlib.policies`.
+    grid, temperature, order_noise: see `sampler.denoise`.
+    guidance_scale: w in uncond + w (cond - uncond), on log-probabilities (classifier-free guidance). It rises from 1,
+      all masked, to its value, none masked: strong guidance helps late and hurts early (arXiv 2507.08965). Unless it
+      is 1, the model is called twice as often.
+    conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
+    pinned: {position: token id or piece} that hold in every text.
+    start: {position: token id or piece} to go on from: visible, but a policy that re-masks may change them.
+    """
+
+    num_steps: int = 8
+    policy: Any = top_confidence
+    grid: Grid = linear_grid
+    temperature: float = 0.0
+    order_noise: float = 0.0
+    guidance_scale: float = 1.0
+    conditional: bool = True
+    pinned: Mapping[int, int | str] | None = None
+    start: Mapping[int, int | str] | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.policy):
+            raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {self.policy!r}")
+        w = self.guidance_scale
+        if not 0 <= w < np.inf or (w != 1 and not self.conditional):
+            raise InputError(f"guidance_scale must be 0 or more, and 1 with conditional=False; got {w}")
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """How many drafts are written, and what is kept of them.
+
+    candidates: independent drafts of each vector, under one modulation. Without a search the likeliest is the result.
+    encoder: whom the search and `verify` ask: an `Encoder` or any function texts → vectors. Default: the checkpoint's.
+    """
+
+    candidates: int = 1
+    keep_trajectories: bool = True
+    batch_size: int = 64
+    generator: torch.Generator | None = None
+    encoder: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass
+class Drafts:
+    """All drafts of one vector: their tokens, what they cost, and the likeliest one with its trajectory."""
+
+    tokens: list[Tokens] = field(default_factory=list)
+    model_calls: int = 0
+    text: str = ""
+    trajectory: Trajectory | None = None
+    log_prob: float = -np.inf  # of the tokens as they were written
 
 
 class Inverter:
@@ -60,7 +110,7 @@ class Inverter:
 
     name: str | None = None
 
-    def __init__(self, model: ConditionalMDLM, tokenizer: Tokenizer, encoder: Encoder | None = None):
+    def __init__(self, model: ConditionalMDLM, tokenizer: Tokenizer, encoder: Any = None):
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
         if encoder is not None:
             self.encoder = encoder
@@ -72,7 +122,7 @@ class Inverter:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-        encoder: Encoder | None = None,
+        encoder: Any = None,
         tokenizer: Tokenizer | None = None,
     ) -> "Inverter":
         """Open a checkpoint: "minilm" (bundled), a folder that training wrote, or the published .pt file.
@@ -89,29 +139,27 @@ class Inverter:
         return inverter
 
     @cached_property
-    def encoder(self) -> Encoder:
-        """The encoder whose vectors this checkpoint inverts."""
+    def encoder(self) -> Any:
+        """The `Encoder` whose vectors this checkpoint inverts."""
+        from invlib.encoder import Encoder  # only here: it brings sentence-transformers along
+
         return Encoder.load(self.config.encoder_model, device=self.model.device)
 
+    # The eight that decide what comes back have names of their own; the rest are fields of Decoding and Drafting.
     def invert(
         self,
         vectors: Any,
         *,
         num_steps: int = 8,
+        policy: Any = top_confidence,
         length: int | Sequence[int] | np.ndarray | None = None,
-        length_beam: int = 1,
         noise_level: float | Sequence[float] | np.ndarray = 0.0,
-        candidates: int = 1,
+        pinned: Mapping[int, int | str] | None = None,
         search: Strategy | Sequence[Strategy] = (),
-        encoder: Any = None,
         verify: bool = False,
-        keep_trajectories: bool = True,
-        batch_size: int = 64,
-        generator: torch.Generator | None = None,
-        watch: Watch | None = None,
-        **decoding: Any,
+        **options: Any,
     ) -> Inversion:
-        """Vectors → sentences, starting from all masks.
+        """Vectors → sentences, starting from all masks: drafts, then a search from them, or one look at the result.
 
         vectors: one [embed_dim] or many [n, embed_dim]; numpy, torch or lists; integers become float32. Only the
           direction counts: every vector is scaled to unit length, as the encoder's are.
@@ -119,70 +167,66 @@ class Inverter:
           checkpoint without a length head decodes all its positions.
         noise_level: σ√d of the Gaussian noise that the vectors are known to carry, for all or per vector; needs a
           checkpoint that was trained with a noise condition. 0: clean.
-        length_beam, candidates: how many of the likeliest lengths are decoded, and how many independent drafts of
-          each; they share one modulation. Without a search the likeliest draft is the result.
         search: the encoder in the loop: one of the strategies of `invlib.search`, or several in their order.
-        encoder: whom the search and `verify` ask: an `Encoder` or any function texts → vectors. Default: the
-          checkpoint's own.
         verify: encode each text once and report its cosine to the vector; costs one encoder query a vector.
-        watch: called with every Step of the drafts and the best `Found` of every round of a search as they happen,
-          and with None in between; it may raise KeyboardInterrupt to stop.
-        decoding: policy, grid, temperature, order_noise, guidance_scale, pinned, start, conditional; see `steps`.
+        options: fields of `Decoding` (temperature, guidance_scale, …) and `Drafting` (candidates, generator, …).
 
         Raises `InputError` for a wrong dimension, NaN, infinite or zero vectors, no vector at all, and every option
         outside its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
+        options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
+        decoding, drafting = options_of((Decoding, Drafting), options)
+        _check_candidates(decoding, drafting)
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         noise = self._noise_levels(noise_level, len(vectors))
-        lengths, length_log_probs = self._length_plan(vectors, length, length_beam, noise)
-        _check_candidates(candidates, decoding)
-        lengths, length_log_probs = (np.repeat(plan.ravel(), candidates) for plan in (lengths, length_log_probs))
-        streams = row_streams(len(lengths), generator)
-        drafts: list[list[Draft]] = [[] for _ in vectors]
-        settings = {"num_steps": num_steps, "keep_trajectories": keep_trajectories, "watch": watch, **decoding}
-        for rows in _by_length(lengths, batch_size):
-            of = rows // (len(lengths) // len(vectors))
-            heard = None if noise is None else noise[of]
-            generators = [streams[row] for row in rows]
-            plan = lengths[rows], length_log_probs[rows]
-            batch = self._drafts(vectors[of], *plan, noise_level=heard, generator=generators, **settings)
-            for vector, draft in zip(of, batch, strict=True):
-                _keep_one_trajectory(drafts[vector], draft)
-        result = _likeliest(drafts, keep_trajectories, 1 if decoding.get("guidance_scale", 1) == 1 else 2)
-        encode = None if encoder is None else getattr(encoder, "encode", encoder)
+        lengths = self._lengths(vectors, length, noise)
+        streams = row_streams(len(vectors) * drafting.candidates, drafting.generator)
+
+        drafts = self._drafts(vectors, lengths, noise, decoding, drafting, streams)
+        result = _likeliest(drafts, drafting, decoding)
+        encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
-            strategies = [search] if isinstance(search, Strategy) else list(search)
-            starts = [[draft.tokens for draft in own] for own in drafts]
-            firsts = streams[:: len(lengths) // len(vectors)]
-            settings = {"encode": encode, "pinned": decoding.get("pinned"), "watch": watch}
+            firsts = streams[:: drafting.candidates]
             targets = (
-                self.target(vector, generator=firsts[row], noise_level=0.0 if noise is None else noise[row], **settings)
+                self.target(vector, encode=encode, pinned=pinned, generator=firsts[row], noise_level=_level(noise, row))
                 for row, vector in enumerate(vectors)
             )
-            return _searched(result, targets, starts, strategies, watch)
-        if verify:
-            cosines, queries = self._verified(vectors, result.texts, encode)
-            return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
-        return result
+            return _searched(result, targets, [own.tokens for own in drafts], search)
+        return self._verified(result, vectors, encode) if verify else result
 
     def _drafts(
         self,
         vectors: np.ndarray,
         lengths: np.ndarray,
-        length_log_probs: np.ndarray,
-        *,
-        keep_trajectories: bool,
-        watch: Watch | None,
-        **options: Any,
-    ) -> Iterator[Draft]:
-        """One draft for every row of a batch; other options are those of `steps`."""
-        steps, options = [], {"top_k": TOP_K if keep_trajectories else 0, **options}
-        for step in self.steps(vectors, lengths, **options):
-            steps.append(step)
-            if watch:
-                watch(step)
-        for place, (length, prior) in enumerate(zip(lengths, length_log_probs, strict=True)):
-            yield self._draft(steps, place, int(length), float(prior), keep_trajectories)
+        noise: np.ndarray | None,
+        decoding: Decoding,
+        drafting: Drafting,
+        streams: list[torch.Generator],
+    ) -> list[Drafts]:
+        """`candidates` drafts of every vector, batches of similar length one after the other."""
+        drafts, top_k = [Drafts() for _ in vectors], TOP_K if drafting.keep_trajectories else 0
+        for rows in _by_length(np.repeat(lengths, drafting.candidates), drafting.batch_size):
+            own = rows // drafting.candidates
+            level = None if noise is None else noise[own]
+            generators = [streams[row] for row in rows]
+            steps = list(self._steps(vectors[own], lengths[own], decoding, level, top_k=top_k, generator=generators))
+            for place, vector in enumerate(own):
+                self._add(drafts[vector], steps, place, int(lengths[vector]), drafting.keep_trajectories)
+        return drafts
+
+    def _add(self, drafts: Drafts, steps: list[Step], place: int, length: int, keep_trajectory: bool) -> None:
+        """One row of a finished batch; only the likeliest keeps its trajectory, so that many need little memory."""
+        last, mask = steps[-1], self.config.mask_token_id
+        tokens = tuple(last.tokens[place, :length].tolist())
+        drafts.tokens.append(tokens)
+        drafts.model_calls += int(last.model_calls[place])
+        log_prob = float(last.confidence[place, :length].log().sum())
+        if len(drafts.tokens) > 1 and not log_prob > drafts.log_prob:
+            return
+        drafts.log_prob, drafts.text = log_prob, self.tokenizer.decode(tokens)
+        if keep_trajectory:
+            about = {"mask_token_id": mask, "pieces": self.tokenizer.pieces, "text": drafts.text}
+            drafts.trajectory = Trajectory.from_steps(steps, place, length, **about)
 
     def stream(self, batches: Iterable[Any], **options: Any) -> Iterator[Inversion]:
         """The Inversion of each batch of vectors as it comes: memory holds one batch, however many there are.
@@ -204,59 +248,51 @@ class Inverter:
         vectors: np.ndarray,
         lengths: np.ndarray,
         *,
-        policy: Any = top_confidence,
-        guidance_scale: float = 1.0,
-        pinned: Mapping[int, int | str] | None = None,
-        start: Mapping[int, int | str] | None = None,
-        conditional: bool = True,
         noise_level: np.ndarray | None = None,
+        top_k: int = TOP_K,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         **options: Any,
     ) -> Iterator[Step]:
-        """The Steps of one batch, as they happen; other options are those of `sampler.denoise`.
+        """The Steps of one batch of unit vectors [n, embed_dim], as they happen; whoever iterates may stop.
 
-        policy: which positions are visible after the next step; one of `invlib.policies`.
-        guidance_scale: w in uncond + w (cond - uncond), on log-probabilities (classifier-free guidance). It rises
-          from 1, all masked, to its value, none masked: strong guidance helps late and hurts early (arXiv
-          2507.08965). Unless it is 1, the model is called twice as often.
-        pinned: {position: token id or piece} that hold in every text.
-        start: {position: token id or piece} to go on from: visible, but a policy that re-masks may change them.
-        conditional: False ignores the vectors (but for the lengths): what the model writes by itself, the prior.
-        noise_level: of every vector [n]; None: they are clean. See `invert`.
+        lengths: tokens of each [n]. noise_level: of each [n]; None: clean. options: fields of `Decoding`.
         """
-        if not callable(policy):
-            raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {policy!r}")
-        if not 0 <= guidance_scale < np.inf or (guidance_scale != 1 and not conditional):
-            raise InputError(f"guidance_scale must be 0 or more, and 1 with conditional=False; got {guidance_scale}")
+        (decoding,) = options_of((Decoding,), options)
+        return self._steps(vectors, lengths, decoding, noise_level, top_k=top_k, generator=generator)
+
+    def _steps(
+        self, vectors: np.ndarray, lengths: np.ndarray, decoding: Decoding, noise: np.ndarray | None, **options: Any
+    ) -> Iterator[Step]:
         embedding = torch.from_numpy(vectors).to(self.model.device)
         nothing = torch.ones(len(vectors), dtype=torch.bool, device=self.model.device)
         with torch.inference_mode():
-            heard = None if noise_level is None else torch.as_tensor(noise_level).to(self.model.device)
-            modulation = self.model.modulation(embedding, None if conditional else nothing, heard)
-            prior = None if guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
-        lengths = torch.as_tensor(lengths, device=self.model.device)
-        fixed = self._grid("pinned", pinned or {}, lengths)
-        grid = torch.where(fixed == self.config.mask_token_id, self._grid("start", start or {}, lengths), fixed)
-        given = {"start": grid, "pinned": fixed != self.config.mask_token_id}
-        predict = self._predictor(modulation, lengths, prior, guidance_scale)
-        return denoise(predict, lengths, mask_token_id=self.config.mask_token_id, policy=policy, **given, **options)
+            level = None if noise is None else torch.as_tensor(noise).to(self.model.device)
+            modulation = self.model.modulation(embedding, None if decoding.conditional else nothing, level)
+            prior = None if decoding.guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
+        lengths, mask = torch.as_tensor(lengths, device=self.model.device), self.config.mask_token_id
+        pinned = self._grid("pinned", decoding.pinned or {}, lengths)
+        start = torch.where(pinned == mask, self._grid("start", decoding.start or {}, lengths), pinned)
+        predict = self.model.predictor(modulation, lengths)
+        if prior is not None:
+            predict = self._guided(predict, prior, lengths, decoding.guidance_scale)
+        names = ("num_steps", "policy", "grid", "temperature", "order_noise")
+        options |= {name: getattr(decoding, name) for name in names}
+        return denoise(predict, lengths, mask_token_id=mask, start=start, pinned=pinned != mask, **options)
 
-    def _predictor(
-        self, modulation: Modulation, lengths: Tensor, prior: Modulation | None = None, guidance_scale: float = 1.0
-    ) -> Predict:
+    def _guided(self, conditional: Predict, prior: Modulation, lengths: Tensor, guidance_scale: float) -> Predict:
         mask = self.config.mask_token_id
+        unconditional = self.model.predictor(prior.rows(torch.zeros_like(lengths)), lengths)
 
-        def conditional(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
-            return self.model(xt, modulation.rows(rows), lengths=lengths[rows], at=at)
-
-        def guided(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
-            cond = subs_logits(conditional(xt, rows, at).float(), mask).log_softmax(dim=-1)
-            logits = self.model(xt, prior.rows(torch.zeros_like(rows)), lengths=lengths[rows], at=at)
-            uncond = subs_logits(logits.float(), mask).log_softmax(dim=-1)
+        def predict(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+            cond, uncond = (
+                subs_logits(part(xt, rows, at).float(), mask).log_softmax(dim=-1)
+                for part in (conditional, unconditional)
+            )
             visible = 1 - (xt == mask).sum(dim=1) / lengths[rows]
             scale = 1 + (guidance_scale - 1) * visible[at.nonzero()[:, 0], None]
             return uncond + scale * (cond - uncond)  # NaN at [MASK], which the sampler forbids anyway
 
-        return conditional if prior is None else guided
+        return predict
 
     @torch.inference_mode()
     def length_log_probs(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
@@ -270,13 +306,13 @@ class Inverter:
             log_probs[:, -1] = 0.0
             return log_probs
         noise = self._noise_levels(noise_level, len(vectors))
-        heard = None if noise is None else torch.from_numpy(noise).to(self.model.device)
-        logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device), heard)
+        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
+        logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device), level)
         return logits.float().log_softmax(dim=1).cpu().numpy()
 
-    def predict_lengths(self, vectors: Any) -> np.ndarray:
+    def predict_lengths(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
         """Number of tokens that the model expects of each vector, [n], by `median_length`."""
-        return median_length(torch.from_numpy(self.length_log_probs(vectors))).numpy()
+        return median_length(torch.from_numpy(self.length_log_probs(vectors, noise_level))).numpy()
 
     def _noise_levels(self, noise_level: Any, count: int) -> np.ndarray | None:
         """One level per vector [count]; None where all vectors are clean, which every checkpoint can invert."""
@@ -289,27 +325,11 @@ class Inverter:
             raise InputError(f"noise_level is σ√d and cannot be negative; got {noise_level!r}")
         return np.broadcast_to(levels, count).astype(np.float32) if levels.any() else None
 
-    def _length_plan(
-        self,
-        vectors: np.ndarray,
-        length: int | Sequence[int] | np.ndarray | None,
-        beam: int,
-        noise: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths to decode and their log-probabilities, both [n, beam]: the likeliest; the median where beam is 1."""
-        top = self.config.max_seq_len
-        if not 1 <= beam <= top or (beam > 1 and (length is not None or not self.config.length_head)):
-            raise InputError(
-                f"length_beam must be between 1 and {top}, and more than 1 only where the model predicts the length "
-                f"and none is given; got {beam}"
-            )
+    def _lengths(self, vectors: np.ndarray, length: Any, noise: np.ndarray | None) -> np.ndarray:
+        """How many tokens are decoded of each vector [n]: what was given, or the median of what the model expects."""
         if length is None:
-            log_probs = self.length_log_probs(vectors, 0.0 if noise is None else noise)
-            order = np.argsort(-log_probs, axis=1, kind="stable")[:, :beam]
-            if beam == 1:
-                order = median_length(torch.from_numpy(log_probs)).numpy()[:, None] - 1
-            return order + 1, np.take_along_axis(log_probs, order, axis=1)
-        lengths = np.asarray(length)
+            return self.predict_lengths(vectors, 0.0 if noise is None else noise)
+        top, lengths = self.config.max_seq_len, np.asarray(length)
         if lengths.ndim == 0:
             lengths = np.full(len(vectors), length)
         fits = lengths.shape == (len(vectors),) and lengths.dtype.kind in "iu"
@@ -318,7 +338,7 @@ class Inverter:
                 f"length must be an integer from 1 to {top}, or one for each of the {len(vectors)} vectors; "
                 f"got {length!r}"
             )
-        return lengths[:, None], np.zeros((len(vectors), 1))
+        return lengths
 
     def _grid(self, name: str, tokens: Mapping[int, int | str], lengths: Tensor) -> Tensor:
         """The tokens at their positions in every row of [batch, length], masks elsewhere."""
@@ -346,24 +366,6 @@ class Inverter:
             )
         return int(ids[0])
 
-    def _draft(self, steps: list[Step], place: int, length: int, prior: float, keep_trajectory: bool) -> Draft:
-        """One row of a finished batch; `prior` is the log-probability of its length."""
-        last = steps[-1]
-        tokens = tuple(last.tokens[place, :length].tolist())
-        text = self.tokenizer.decode(tokens)
-        trajectory = None
-        if keep_trajectory:
-            trajectory = Trajectory.from_steps(
-                steps,
-                place,
-                length,
-                mask_token_id=self.config.mask_token_id,
-                pieces=self.tokenizer.pieces,
-                text=text,
-            )
-        log_prob = float(last.confidence[place, :length].log().sum()) + prior
-        return Draft(tokens, text, log_prob, int(last.model_calls[place]), trajectory)
-
     def target(
         self,
         vector: np.ndarray,
@@ -372,108 +374,87 @@ class Inverter:
         pinned: Mapping[int, int | str] | None = None,
         generator: torch.Generator | None = None,
         noise_level: float = 0.0,
-        watch: Watch | None = None,
     ) -> Target:
         """What `search.improve` works on: one vector [embed_dim], this denoiser, and the encoder that is asked."""
         vectors = check_vectors(vector, self.config.embedding_cond_dim)
         noise = self._noise_levels(noise_level, 1)
-        heard = None if noise is None else torch.from_numpy(noise).to(self.model.device)
+        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
 
         def denoiser(lengths: Tensor, toward: np.ndarray) -> Predict:
             row = torch.from_numpy(toward[None]).to(self.model.device)
             with torch.inference_mode():
-                modulation = self.model.modulation(row, noise_level=heard)
-            return self._predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
+                modulation = self.model.modulation(row, noise_level=level)
+            return self.model.predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
 
-        return Target(
+        ledger = Ledger(
             vectors[0],
-            denoiser,
-            self.tokenizer.decode,
             encode or self.encoder.encode,
+            self.tokenizer.decode,
             mask_token_id=self.config.mask_token_id,
-            length_probs=np.exp(self.length_log_probs(vectors, noise_level)[0]),
+            max_length=self.config.max_seq_len,
             pinned={position: self.token_id(token) for position, token in (pinned or {}).items()},
-            generator=generator or torch.Generator(),
-            device=self.model.device,
-            watch=watch,
         )
+        length_probs = np.exp(self.length_log_probs(vectors, noise_level)[0])
+        generator = generator or torch.Generator()
+        return Target(ledger, denoiser, length_probs, generator=generator, device=self.model.device)
 
-    def _verified(
-        self, vectors: np.ndarray, texts: Sequence[str], encode: Encode | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        written = [row for row, text in enumerate(texts) if text.strip()]
-        cosines, queries = np.zeros(len(texts)), np.zeros(len(texts), int)
-        if written:
-            again = np.asarray((encode or self.encoder.encode)([texts[row] for row in written]), np.float32)
-            cosines[written] = cosine(again, vectors[written])
-            queries[written] = 1
-        return cosines, queries
+    def _verified(self, result: Inversion, vectors: np.ndarray, encode: Encode | None) -> Inversion:
+        from invlib.metrics import reencoded_cosines  # only here: metrics bring pandas and scipy along
+
+        cosines = reencoded_cosines(vectors, result.texts, encode or self.encoder.encode)
+        queries = np.array([int(bool(text.strip())) for text in result.texts])
+        return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
 
 
 def _searched(
-    result: Inversion,
-    targets: Iterable[Target],
-    drafts: list[list[Tokens]],
-    strategies: list[Strategy],
-    watch: Watch | None,
+    result: Inversion, targets: Iterable[Target], drafts: list[list[Tokens]], search: Strategy | Sequence[Strategy]
 ) -> Inversion:
     """The result after the search; when it is stopped (Ctrl-C), what was found so far stays."""
+    strategies = [search] if isinstance(search, Strategy) else list(search)
     texts, errors = list(result.texts), ["the search was stopped before it began"] * len(drafts)
     cosines, queries, calls = np.full(len(texts), np.nan), result.encoder_queries.copy(), result.model_calls.copy()
-
-    def take_over(row: int, target: Target, error: str | None) -> None:
-        if target.found:
-            texts[row], cosines[row] = target.best(1)[0].text, target.best(1)[0].cosine
-        queries[row], errors[row] = target.queries, error
-        calls[row] = result.model_calls[row] + target.model_calls
-
-    with tqdm(total=len(drafts), desc="search", unit=" vectors", disable=watch is not None) as bar:
+    with tqdm(total=len(drafts), desc="search", unit=" vectors") as bar:
         for row, target in enumerate(targets):
+            ledger, is_stopped = target.ledger, False
             try:
                 for best in improve(target, strategies, drafts[row]):
-                    bar.set_postfix_str(f"{target.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
-                    if watch:
-                        watch(best)
+                    bar.set_postfix_str(f"{ledger.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
             except KeyboardInterrupt:
-                take_over(row, target, "the search was stopped")
+                is_stopped = True
+            if ledger.found:
+                texts[row], cosines[row] = ledger.best(1)[0].text, ledger.best(1)[0].cosine
+            queries[row], calls[row] = ledger.queries, calls[row] + target.model_calls
+            errors[row] = "the search was stopped" if is_stopped else ledger.error
+            if is_stopped:
                 break
-            take_over(row, target, target.error)
             bar.update()
     return dataclasses.replace(
         result, texts=texts, cosines=cosines, model_calls=calls, encoder_queries=queries, errors=errors
     )
 
 
-def _check_candidates(candidates: int, decoding: dict) -> None:
-    if candidates < 1:
-        raise InputError(f"candidates must be at least 1, got {candidates}")
-    if candidates > 1 and not (decoding.get("temperature") or decoding.get("order_noise")):
-        raise InputError(f"{candidates} candidates would all be the same; set temperature or order_noise above 0")
+def _level(noise: np.ndarray | None, row: int) -> float:
+    return 0.0 if noise is None else float(noise[row])
 
 
-def _likeliest(drafts: list[list[Draft]], keep_trajectories: bool, calls_per_step: int) -> Inversion:
-    """The likeliest draft of every vector; all its drafts are paid for."""
-    chosen = [max(own, key=lambda draft: draft.log_prob) for own in drafts]
+def _check_candidates(decoding: Decoding, drafting: Drafting) -> None:
+    if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
+        raise InputError(
+            f"{drafting.candidates} candidates would all be the same; set temperature or order_noise above 0"
+        )
+
+
+def _likeliest(drafts: list[Drafts], drafting: Drafting, decoding: Decoding) -> Inversion:
+    """The likeliest draft of every vector; all its drafts are paid for, twice where they are guided."""
+    each = 1 if decoding.guidance_scale == 1 else 2
     return Inversion(
-        texts=[draft.text for draft in chosen],
+        texts=[own.text for own in drafts],
         cosines=None,
-        model_calls=calls_per_step * np.array([sum(draft.model_calls for draft in own) for own in drafts]),
+        model_calls=each * np.array([own.model_calls for own in drafts]),
         encoder_queries=np.zeros(len(drafts), int),
-        trajectories=[draft.trajectory for draft in chosen] if keep_trajectories else [],
+        trajectories=[own.trajectory for own in drafts] if drafting.keep_trajectories else [],
         errors=[None] * len(drafts),
     )
-
-
-def _keep_one_trajectory(drafts: list[Draft], draft: Draft) -> None:
-    """Add a draft; only the likeliest one keeps its trajectory, so that many candidates need little memory."""
-    best = max(drafts, key=lambda other: other.log_prob, default=None)
-    if best is not None:
-        worse = best if draft.log_prob > best.log_prob else draft
-        if worse is draft:
-            draft = dataclasses.replace(draft, trajectory=None)
-        else:
-            drafts[drafts.index(best)] = dataclasses.replace(best, trajectory=None)
-    drafts.append(draft)
 
 
 def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
@@ -488,7 +469,7 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
         raise InputError("there is no vector to invert; give at least one")
     if array.dtype.kind not in "fiu":
         raise InputError(f"vectors must be numbers, got dtype {array.dtype}")
-    array = np.atleast_2d(array).astype(np.float32)
+    array = np.atleast_2d(array)
     if array.ndim != 2 or array.shape[1] != embed_dim:
         raise InputError(
             f"got vectors of shape {np.shape(vectors)}; this checkpoint inverts {embed_dim}-dimensional vectors, "
@@ -499,10 +480,12 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
         raise InputError(
             f"vector {int(np.flatnonzero(~finite)[0])} has NaN or infinite entries; remove it or repair its source"
         )
-    norms = np.linalg.norm(array, axis=1, keepdims=True)
-    if not norms.all():
-        raise InputError(f"vector {int(np.flatnonzero(norms == 0)[0])} is all zeros; it has no direction to invert")
-    return array / norms
+    largest = np.abs(array).max(axis=1, keepdims=True)
+    if not largest.all():
+        raise InputError(f"vector {int(np.flatnonzero(largest == 0)[0])} is all zeros; it has no direction to invert")
+    # By a power of two, which rounds nothing: the squares of very large and very small numbers are no numbers.
+    array = np.ldexp(array.astype(np.float64), -np.frexp(largest)[1]).astype(np.float32)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
 
 
 def _by_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -1,8 +1,8 @@
 """Policies: which positions are visible after the next step.
 
-A policy is a function of a `Prediction` (what the model says) and a `Turn` (where in the process we are) and returns
-the positions that are visible afterwards: masked ones among them are uncovered, visible ones that are missing are
-re-masked. Parameters have defaults; set others with `functools.partial(entropy_bounded, gamma=0.3)`.
+A policy is a function of a `Prediction` (what the model says) and a `StepContext` (where in the process we are) and
+returns the positions that are visible afterwards: masked ones among them are uncovered, visible ones that are missing
+are re-masked. Parameters have defaults; set others with `functools.partial(entropy_bounded, gamma=0.3)`.
 
 For `alpha(t) = 1 - t` an Euler (tau-leaping) step uncovers with probability dt · (-alpha'_t) / (1 - alpha_t) = dt / t,
 which is exactly what `ancestral` does, so Euler is not listed a second time; a test holds the identity.
@@ -33,7 +33,6 @@ class Prediction:
     proposals: Int[Tensor, "batch length"]  # the token that would be written; at visible positions the one there
     confidence: Float[Tensor, "batch length"]  # the model's probability of that token; NaN where it was not asked
     committed: Float[Tensor, "batch length"]  # probability of the shown token when it was written; NaN if masked
-    leave_one_out: Callable[[], Float[Tensor, "batch length"]]  # log p(shown token | all others); costs a call each
 
     @property
     def visible(self) -> Bool[Tensor, "batch length"]:
@@ -74,7 +73,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Turn:
+class StepContext:
     """Where in the process we are: step `index` of `num_steps`, going from time t down to time s.
 
     Times are those of the step grid; `free` counts the positions that were masked at the start.
@@ -107,8 +106,13 @@ class Turn:
         """(alpha_s - alpha_t) / (1 - alpha_t): the chance that a masked token becomes visible in this step."""
         return (alpha(self.s) - alpha(self.t)) / (1 - alpha(self.t))
 
+    @property
+    def sigma_max(self) -> float:
+        """The largest probability of re-masking that leaves the marginals as they are: (1 - alpha_s) / alpha_t ≤ 1."""
+        return 1.0 if alpha(self.t) == 0 else min(1.0, (1 - alpha(self.s)) / alpha(self.t))
 
-Policy = Callable[[Prediction, Turn], Tensor]
+
+Policy = Callable[[Prediction, StepContext], Tensor]
 Visible = Bool[Tensor, "batch length"]
 
 
@@ -126,22 +130,17 @@ def is_looking_back(policy: Policy) -> bool:
 # Once visible, always visible
 
 
-def top_confidence(prediction: Prediction, turn: Turn) -> Visible:
+def top_confidence(prediction: Prediction, context: StepContext) -> Visible:
     """The most probable proposals first (MaskGIT; LLaDA's "low-confidence remasking")."""
-    return _uncover_best(turn.jittered(prediction.confidence.log()), prediction, turn.quota(prediction))
+    return _uncover_best(context.jittered(prediction.confidence.log()), prediction, context.quota(prediction))
 
 
-def top_margin(prediction: Prediction, turn: Turn) -> Visible:
+def top_margin(prediction: Prediction, context: StepContext) -> Visible:
     """The clearest decisions first: largest gap between the two likeliest tokens (arXiv 2502.06768)."""
-    return _uncover_best(turn.jittered(prediction.margin.log()), prediction, turn.quota(prediction))
+    return _uncover_best(context.jittered(prediction.margin.log()), prediction, context.quota(prediction))
 
 
-def low_entropy(prediction: Prediction, turn: Turn) -> Visible:
-    """The most peaked predictions first."""
-    return _uncover_best(turn.jittered(-prediction.entropy), prediction, turn.quota(prediction))
-
-
-def entropy_bounded(prediction: Prediction, turn: Turn, *, gamma: float = 0.1) -> Visible:
+def entropy_bounded(prediction: Prediction, context: StepContext, *, gamma: float = 0.1) -> Visible:
     """As many as are nearly independent: the most peaked U with sum(H) - max(H) ≤ gamma (EB, arXiv 2505.24857).
 
     The bound is on the error of writing them together, in nats. At least the schedule's quota, so that the last step
@@ -151,114 +150,64 @@ def entropy_bounded(prediction: Prediction, turn: Turn, *, gamma: float = 0.1) -
     entropy = prediction.entropy.masked_fill(~prediction.masked, torch.inf).sort(dim=1)
     bounded = entropy.values.cumsum(dim=1) - entropy.values <= gamma  # sorted: the last one is the largest
     bounded &= entropy.values.isfinite()
-    quota = torch.maximum(turn.quota(prediction), bounded.sum(dim=1))
+    quota = torch.maximum(context.quota(prediction), bounded.sum(dim=1))
     return _uncover_best(-prediction.entropy, prediction, quota)
 
 
-def confidence_threshold(prediction: Prediction, turn: Turn, *, threshold: float = 0.9) -> Visible:
-    """All proposals at least this probable, and always the schedule's quota (Fast-dLLM, arXiv 2505.22618)."""
-    _require("threshold", threshold, 0, 1)
-    sure = (prediction.confidence >= threshold) & prediction.masked
-    quota = torch.maximum(turn.quota(prediction), sure.sum(dim=1))
-    return _uncover_best(prediction.confidence, prediction, quota)
-
-
-def random_order(prediction: Prediction, turn: Turn) -> Visible:
+def random_order(prediction: Prediction, context: StepContext) -> Visible:
     """As many as the schedule asks for, anywhere."""
-    return _uncover_best(turn.noise(), prediction, turn.quota(prediction))
+    return _uncover_best(context.noise(), prediction, context.quota(prediction))
 
 
-def left_to_right(prediction: Prediction, turn: Turn) -> Visible:
+def left_to_right(prediction: Prediction, context: StepContext) -> Visible:
     """In reading order, as an autoregressive model would."""
     length = prediction.masked.shape[1]
     first_is_highest = torch.arange(length, 0.0, -1, device=prediction.masked.device)
-    return _uncover_best(first_is_highest.expand(prediction.masked.shape), prediction, turn.quota(prediction))
+    return _uncover_best(first_is_highest.expand(prediction.masked.shape), prediction, context.quota(prediction))
 
 
-def ancestral(prediction: Prediction, turn: Turn) -> Visible:
+def ancestral(prediction: Prediction, context: StepContext) -> Visible:
     """Every masked token by its own coin, with probability (t - s) / t (MDLM, Sahoo et al. 2024, eq. 7).
 
     With `temperature=1` this is the exact reverse process.
     """
-    return prediction.visible | (turn.noise() < turn.uncover_probability)
+    return prediction.visible | (context.noise() < context.uncover_probability)
 
 
 # Visible tokens may be masked again
 
 
 @looks_back
-def euler_remask_uncertain(prediction: Prediction, turn: Turn, *, threshold: float = 0.3) -> Visible:
+def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, threshold: float = 0.3) -> Visible:
     """An Euler step, then every visible token is re-masked where the model is unsure, max_v p(v) < threshold.
 
     The first of two readings of the rule (as in the text of jina-ai's embedding-inversion-demo).
     """
     _require("threshold", threshold, 0, 1)
     unsure = prediction.visible & (prediction.peak < threshold)
-    return ancestral(prediction, turn) & ~unsure
+    return ancestral(prediction, context) & ~unsure
 
 
-def euler_remask_random(prediction: Prediction, turn: Turn, *, rate: float = 0.05) -> Visible:
-    """An Euler step, then every visible token is re-masked with probability `rate`.
-
-    The second reading of the rule (as in the same paper's table).
-    """
-    _require("rate", rate, 0, 1)
-    return ancestral(prediction, turn) & ~(prediction.visible & (turn.noise() < rate))
-
-
-def remdm_cap(prediction: Prediction, turn: Turn, *, eta: float = 0.04) -> Visible:
+def remdm_cap(prediction: Prediction, context: StepContext, *, eta: float = 0.04) -> Visible:
     """ReMDM with sigma = min(eta, sigma_max) (Wang et al. 2025, arXiv 2503.00307, §4.1)."""
     _require("eta", eta, 0, 1)
-    at, to = alpha(turn.t), alpha(turn.s)
-    return _remdm(prediction, turn, min(eta, _sigma_max(at, to)), at, to)
+    return _remdm(prediction, context, min(eta, context.sigma_max))
 
 
-def remdm_rescale(prediction: Prediction, turn: Turn, *, eta: float = 0.05) -> Visible:
-    """ReMDM with sigma = eta · sigma_max (arXiv 2503.00307, §4.1)."""
-    _require("eta", eta, 0, 1)
-    at, to = alpha(turn.t), alpha(turn.s)
-    return _remdm(prediction, turn, eta * _sigma_max(at, to), at, to)
-
-
-def remdm_conf(prediction: Prediction, turn: Turn, *, eta: float = 1.0) -> Visible:
+def remdm_conf(prediction: Prediction, context: StepContext, *, eta: float = 1.0) -> Visible:
     """ReMDM that re-masks what was written with little confidence: sigma_i = eta · sigma_max · softmax_i(-psi_i).
 
     psi is the probability of the token when it was written (arXiv 2503.00307, §4.1), so at most one token a step
     is expected to go; masked tokens are uncovered as in `ancestral`.
     """
     _require("eta", eta, 0, 1)
-    at, to = alpha(turn.t), alpha(turn.s)
     doubtful = (-prediction.committed).masked_fill(prediction.masked | prediction.pinned, -torch.inf)
     share = doubtful.softmax(dim=1).nan_to_num(0.0)  # a row without any visible token: nothing to re-mask
-    return _remdm(prediction, turn, eta * _sigma_max(at, to) * share, at, to, uncover=turn.uncover_probability)
-
-
-def remdm_loop(
-    prediction: Prediction, turn: Turn, *, eta: float = 0.02, on: float = 0.55, off: float = 0.05, hold: float = 0.9
-) -> Visible:
-    """ReMDM's loop: uncover until `hold` of the text is visible, keep re-masking there, then finish.
-
-    Of the process, counted from 1 down to 0, the part above `on` drafts, that between `on` and `off` holds
-    alpha = hold with sigma = eta, and the rest completes (arXiv 2503.00307, §4.2). The step grid is not used.
-    """
-    _require("eta", eta, 0, 1)
-    if not 0 <= off < on <= 1:
-        raise InputError(f"remdm_loop needs 0 ≤ off < on ≤ 1, got off {off} and on {on}")
-    _require("hold", hold, 0, 1)
-
-    def alpha_at(time: float) -> float:
-        if time > on:
-            return hold * (1 - time) / (1 - on)
-        return hold if time > off else 1 - (1 - hold) * time / off
-
-    start, end = 1 - (turn.index - 1) / turn.num_steps, 1 - turn.index / turn.num_steps
-    at, to = alpha_at(start), alpha_at(end)
-    sigma = min(eta, _sigma_max(at, to)) if off < start <= on else 0.0
-    return _remdm(prediction, turn, sigma, at, to)
+    return _remdm(prediction, context, eta * context.sigma_max * share, uncover=context.uncover_probability)
 
 
 @looks_back
-def path_planning(prediction: Prediction, turn: Turn, *, eta: float = 1.0) -> Visible:
+def path_planning(prediction: Prediction, context: StepContext, *, eta: float = 1.0) -> Visible:
     """Keeps the best of all positions, visible or not: P2 with self-planning (Peng et al. 2025, arXiv 2502.03540).
 
     Scores are the model's probability of the token, times eta at masked positions; the best
@@ -267,47 +216,24 @@ def path_planning(prediction: Prediction, turn: Turn, *, eta: float = 1.0) -> Vi
     _require("eta", eta, 0, math.inf)
     free = ~prediction.pinned
     score = torch.where(prediction.masked, eta * prediction.confidence, prediction.confidence)
-    return prediction.pinned | _best(score, free, free.sum(dim=1) - turn.still_masked(turn.s))
+    return prediction.pinned | _best(score, free, free.sum(dim=1) - context.still_masked(context.s))
 
 
-def two_stage(prediction: Prediction, turn: Turn, *, share: float = 0.3) -> Visible:
-    """A draft by confidence in half of the steps; then rounds of masking the worst-supported tokens and refilling.
-
-    Support is the leave-one-out log p(token | all others). The share that is re-masked falls to zero over the rounds
-    (after Mask-Predict, Ghazvininejad et al. 2019). Each round takes two steps and, for the support, one model call
-    for every token.
-    """
-    _require("share", share, 0, 1)
-    rounds = turn.num_steps // 4
-    draft_steps = turn.num_steps - 2 * rounds
-    if turn.index <= draft_steps:
-        quota = prediction.masked.sum(dim=1) - turn.still_masked(1 - turn.index / draft_steps)
-        return _uncover_best(turn.jittered(prediction.confidence.log()), prediction, quota)
-    done = turn.index - draft_steps - 1
-    if done % 2:
-        return torch.ones_like(prediction.masked)
-    doubted = torch.ceil(turn.free * share * (1 - done // 2 / rounds)).long()
-    worst = _best(-prediction.leave_one_out(), prediction.visible & ~prediction.pinned, doubted)
-    return prediction.visible & ~worst
-
-
+# Ten that differ in what they look at or in what they may take back. Left out as another one under a second name:
+# lowest entropy is `entropy_bounded` with gamma = 0, a confidence threshold is its bound on one token, ReMDM's
+# "rescale" and "loop" are `remdm_cap` with another strength, and re-masking at random is `remdm_cap` without its
+# correction.
 POLICIES: tuple[Policy, ...] = (
     top_confidence,
     top_margin,
-    low_entropy,
     entropy_bounded,
-    confidence_threshold,
     random_order,
     left_to_right,
     ancestral,
     euler_remask_uncertain,
-    euler_remask_random,
     remdm_cap,
-    remdm_rescale,
     remdm_conf,
-    remdm_loop,
     path_planning,
-    two_stage,
 )
 REMASKING = frozenset(POLICIES[POLICIES.index(euler_remask_uncertain) :])
 
@@ -324,27 +250,16 @@ def _uncover_best(score: Tensor, prediction: Prediction, count: Tensor) -> Tenso
     return prediction.visible | _best(score, prediction.masked, count)
 
 
-def _sigma_max(at: float, to: float) -> float:
-    """The largest probability of re-masking that leaves the marginals as they are: min(1, (1 - alpha_s) / alpha_t)."""
-    return 1.0 if at == 0 else min(1.0, (1 - to) / at)
-
-
 def _remdm(
-    prediction: Prediction,
-    turn: Turn,
-    sigma: float | Tensor,
-    at: float,
-    to: float,
-    uncover: float | None = None,
-) -> Tensor:
-    """ReMDM's step from alpha_t = `at` to alpha_s = `to` (arXiv 2503.00307, eq. 5).
-
-    A visible token is masked with probability sigma, a masked one uncovered with
-    (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t).
+    prediction: Prediction, context: StepContext, sigma: float | Tensor, uncover: float | None = None
+) -> Visible:
+    """ReMDM's step (arXiv 2503.00307, eq. 5): a visible token is masked with probability sigma, a masked one uncovered
+    with (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t).
     """
+    at, to = alpha(context.t), alpha(context.s)
     if uncover is None:
         uncover = (to - (1 - sigma) * at) / (1 - at) if at < 1 else 1.0
-    noise = turn.noise()
+    noise = context.noise()
     return torch.where(prediction.masked, noise < uncover, noise >= sigma)
 
 

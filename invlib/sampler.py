@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invlib.errors import InputError
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
-from invlib.policies import Policy, Prediction, Turn, is_looking_back, top_confidence
+from invlib.policies import Policy, Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
 
 # (xt [rows, length], which rows of the batch these are, at which positions) → logits there, row-major.
@@ -17,16 +17,17 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 Grid = Callable[[float], float]
 
 
-def linear(progress: float) -> float:
+def linear_grid(progress: float) -> float:
     """Time after a share of the steps: as many tokens in every step."""
     return 1 - progress
 
 
-def cosine(progress: float) -> float:
+def cosine_grid(progress: float) -> float:
     """Time after a share of the steps: few tokens first, while little is known (MaskGIT, Chang et al. 2022)."""
     return math.cos(math.pi / 2 * progress)
 
 
+# More than eight parameters: they are the knobs of every sampler of the field, each with its usual default.
 def denoise(
     predict: Predict,
     lengths: Int[Tensor, "batch"],
@@ -34,7 +35,7 @@ def denoise(
     mask_token_id: int,
     num_steps: int,
     policy: Policy = top_confidence,
-    grid: Grid = linear,
+    grid: Grid = linear_grid,
     temperature: float = 0.0,
     order_noise: float = 0.0,
     start: Int[Tensor, "batch length"] | None = None,
@@ -42,60 +43,69 @@ def denoise(
     top_k: int = 5,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:
-    """Uncover sequences of the given lengths; yields num_steps + 1 Steps, the start first.
+    """Uncover sequences of the given lengths; yields num_steps + 1 Steps, the start first (Sahoo et al. 2024, §3).
 
-    predict: called only with the rows that changed since it was last asked: the model takes no time input.
-    grid: share of the steps done → time t, e.g. `linear` or `cosine`.
-    temperature: 0 writes the likeliest token, 1 samples from the model.
+    grid: share of the steps done → time t. temperature: 0 writes the likeliest token, 1 samples from the model.
     order_noise: how random the order of the confidence policies is; for drafts that differ.
-    start: tokens to begin with. Default: all masks.
-    pinned: which visible tokens of the start no policy changes. Default: all of them.
+    start: tokens to begin with (default: all masks). pinned: which of its tokens no policy changes (default: all).
     generator: seeds one stream per row, so that a batch of two equals two batches of one; or those streams.
 
     Raises `InputError` for num_steps < 1, a negative temperature or order_noise, a start without a mask, or an empty
     batch.
     """
     _check(num_steps, temperature, order_noise, lengths)
-    streams = row_streams(len(lengths), generator)
-    inside = length_mask(lengths, int(lengths.max()))
-    tokens = _started(start, inside, mask_token_id)
-    given = tokens != mask_token_id
+    streams, inside = row_streams(len(lengths), generator), length_mask(lengths, int(lengths.max()))
+    xt = _started(start, inside, mask_token_id)
+    given = xt != mask_token_id
     pinned = given if pinned is None else given & pinned | ~inside
-    free = (~given).sum(dim=1)
-    committed = torch.full(tokens.shape, torch.nan, device=tokens.device).masked_fill(given & inside, 1.0)
-    looks_back = is_looking_back(policy)
-    calls, changed, known = torch.zeros_like(lengths), torch.ones_like(lengths, dtype=torch.bool), None
-    yield _step(0, num_steps, tokens, torch.zeros_like(given), committed, None, calls, top_k)
+    free, everything = (~given).sum(dim=1), torch.ones_like(given)
+    committed = torch.full(xt.shape, torch.nan, device=xt.device).masked_fill(given & inside, 1.0)
+    ask = Remembered(predict, len(lengths), xt.device)
+    yield _step((0, num_steps), xt, ~everything, committed, None, ask.calls, top_k)
 
     for index in range(1, num_steps + 1):
-        masked = tokens == mask_token_id
-        asked = inside & (free > 0)[:, None] if looks_back else masked
-        stale = changed & asked.any(dim=1)
-        known = _refreshed(predict, tokens, asked, stale, known)
-        calls = calls + stale
-
-        def leave_one_out(tokens=tokens, visible=~masked & ~pinned):
-            nonlocal calls
-            calls = calls + visible.sum(dim=1)
-            return support(predict, tokens, visible, mask_token_id)
-
+        masked = xt == mask_token_id
+        asked = inside & (free > 0)[:, None] if is_looking_back(policy) else masked
+        logits = ask(xt, asked)
         uniform = _uniform_where(masked, streams)[asked] if temperature else None
-        written, probability = _propose(known, tokens[asked], mask_token_id, temperature, uniform)
-        proposals = tokens.masked_scatter(asked, written)
-        confidence = torch.full_like(committed, torch.nan).masked_scatter(asked, probability)
-        prediction = Prediction(
-            masked, pinned, asked, known, mask_token_id, proposals, confidence, committed, leave_one_out
-        )
-        times = grid((index - 1) / num_steps), grid(index / num_steps)
-        turn = Turn(index, num_steps, *times, free, lambda: _uniform(streams, lengths), order_noise)
-        visible = torch.ones_like(masked) if index == num_steps else policy(prediction, turn) | pinned
+        x0, confidence = _propose(logits, xt, asked, mask_token_id, temperature, uniform)
+        prediction = Prediction(masked, pinned, asked, logits, mask_token_id, x0, confidence, committed)
+        t, s = grid((index - 1) / num_steps), grid(index / num_steps)
+        context = StepContext(index, num_steps, t, s, free, lambda: _uniform(streams, lengths), order_noise)
+        visible = everything if index == num_steps else policy(prediction, context) | pinned
         uncovered = masked & visible
-        before, tokens = tokens, torch.where(visible, proposals, mask_token_id)
+        xt = torch.where(visible, x0, mask_token_id)
         committed = torch.where(uncovered, confidence, committed).masked_fill(~visible, torch.nan)
-        yield _step(index, num_steps, tokens, uncovered, committed, prediction, calls, top_k)
-        changed = (tokens != before).any(dim=1)
-        known = known[~changed[asked.nonzero()[:, 0]]]
-        del prediction  # its logits, before the model writes the next ones
+        yield _step((index, num_steps), xt, uncovered, committed, prediction, ask.calls, top_k)
+        del prediction, logits  # before the model writes the next ones: they are the largest thing here
+
+
+class Remembered:
+    """`predict`, asked only about rows that changed since they were last asked: the model takes no time input.
+
+    `calls` counts the forward passes of each row.
+    """
+
+    def __init__(self, predict: Predict, batch: int, device: torch.device):
+        self.predict, self.calls = predict, torch.zeros(batch, dtype=torch.long, device=device)
+        self._xt: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, xt: Tensor, asked: Tensor) -> Tensor:
+        """Logits at the asked positions, row-major."""
+        row = asked.nonzero()[:, 0]
+        changed = torch.ones(len(xt), dtype=torch.bool, device=xt.device)
+        if self._xt is not None:
+            changed = (xt != self._xt).any(dim=1)
+            self._logits = self._logits[~changed[self._row]]  # those of changed rows go before new ones come
+        stale = changed & asked.any(dim=1)
+        self.calls = self.calls + stale
+        fresh = stale[row]
+        if fresh.any():
+            new = self.predict(xt[stale], stale.nonzero()[:, 0], asked[stale])
+            self._logits = new if fresh.all() else _merged(fresh, new, self._logits)
+        self._xt, self._row = xt, row
+        return self._logits
 
 
 def leave_one_out(
@@ -105,19 +115,9 @@ def leave_one_out(
     row, position = at.nonzero(as_tuple=True)
     only = torch.zeros(len(row), tokens.shape[1], dtype=torch.bool, device=tokens.device)
     only[torch.arange(len(row), device=tokens.device), position] = True
-    logits = _ask(predict, tokens[row].masked_fill(only, mask_token_id), row, only)
+    with torch.no_grad():
+        logits = predict(tokens[row].masked_fill(only, mask_token_id), row, only)
     return subs_logits(logits.float(), mask_token_id).log_softmax(dim=-1)
-
-
-def support(
-    predict: Predict, tokens: Int[Tensor, "batch length"], at: Bool[Tensor, "batch length"], mask_token_id: int
-) -> Float[Tensor, "batch length"]:
-    """Leave-one-out log-probability of the tokens that stand at `at`; NaN elsewhere."""
-    grid = torch.full(tokens.shape, torch.nan, device=tokens.device)
-    if at.any():
-        log_probs = leave_one_out(predict, tokens, at, mask_token_id)
-        grid[at] = log_probs.gather(1, tokens[at][:, None])[:, 0]
-    return grid
 
 
 def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> list[torch.Generator]:
@@ -140,36 +140,24 @@ def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor
     return torch.where(inside, start, padding)
 
 
-@torch.no_grad()
-def _ask(predict: Predict, tokens: Tensor, rows: Tensor, at: Tensor) -> Tensor:
-    return predict(tokens, rows, at)
-
-
-def _refreshed(predict, tokens, asked, stale, known) -> Tensor:
-    """Logits at the asked positions; only the stale rows ask the model, `known` are those of the others."""
-    of_stale = stale[asked.nonzero()[:, 0]]  # which asked positions belong to stale rows
-    if not of_stale.any():
-        return known
-    rows = stale.nonzero()[:, 0]
-    fresh = _ask(predict, tokens[rows], rows, asked[rows])
-    if of_stale.all():
-        return fresh
-    merged = fresh.new_empty(len(of_stale), fresh.shape[1])
-    merged[of_stale] = fresh
-    merged[~of_stale] = known
+def _merged(fresh: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    merged = new.new_empty(len(fresh), new.shape[1])
+    merged[fresh], merged[~fresh] = new, old
     return merged
 
 
 def _propose(
-    logits: Tensor, tokens: Tensor, mask_token_id: int, temperature: float, uniform: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The token of each asked position, chosen where it is masked, and its probability."""
-    written, probability = tokens.clone(), torch.empty(len(tokens), device=tokens.device)
+    logits: Tensor, xt: Tensor, asked: Tensor, mask_token_id: int, temperature: float, uniform: Tensor | None
+) -> tuple[Int[Tensor, "batch length"], Float[Tensor, "batch length"]]:
+    """The token of each asked position, chosen where it is masked, and its probability; NaN where not asked."""
+    shown = xt[asked]
+    written, probability = shown.clone(), torch.empty(len(shown), device=xt.device)
     for rows, log_probs in log_probs_by_rows(logits, mask_token_id):
         chosen = _sampled(log_probs, temperature, uniform[rows]) if temperature else log_probs.argmax(dim=1)
-        written[rows] = torch.where(tokens[rows] == mask_token_id, chosen, tokens[rows])
+        written[rows] = torch.where(shown[rows] == mask_token_id, chosen, shown[rows])
         probability[rows] = log_probs.gather(1, written[rows, None])[:, 0].exp()
-    return written, probability
+    nowhere = torch.full(xt.shape, torch.nan, device=xt.device)
+    return xt.masked_scatter(asked, written), nowhere.masked_scatter(asked, probability)
 
 
 def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:
@@ -198,7 +186,7 @@ def _uniform(streams: list, lengths: Tensor) -> Tensor:
     return noise.to(lengths.device)
 
 
-def _step(index, num_steps, tokens, uncovered, confidence, prediction, calls, top_k) -> Step:
+def _step(of: tuple[int, int], tokens, uncovered, confidence, prediction, calls, top_k) -> Step:
     top_ids = torch.full((*tokens.shape, top_k), -1, device=tokens.device)
     top_probs = torch.zeros((*tokens.shape, top_k), device=tokens.device)
     if prediction is not None and top_k:
@@ -206,7 +194,7 @@ def _step(index, num_steps, tokens, uncovered, confidence, prediction, calls, to
         if best:
             top_ids[prediction.asked] = torch.cat([some.indices for some in best])
             top_probs[prediction.asked] = torch.cat([some.values for some in best]).exp()
-    return Step(index, num_steps, tokens, uncovered, confidence, top_ids, top_probs, calls)
+    return Step(*of, tokens, uncovered, confidence, top_ids, top_probs, calls)
 
 
 def _check(num_steps: int, temperature: float, order_noise: float, lengths: Tensor) -> None:

@@ -1,16 +1,18 @@
 """The decoder's tokenizer: the encoder's own WordPiece, pruned to the pieces a corpus uses often."""
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordPiece
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from invlib.errors import InputError
+from invlib.errors import InputError, first_line
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -18,12 +20,12 @@ SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class Tokenizer:
     """Text ↔ token ids without framing tokens: a sentence is its content, its length is the number of pieces.
 
-    Wraps a transformers fast tokenizer; open one with `Tokenizer.load`, make one with `Tokenizer.prune`.
+    Wraps a `tokenizers` tokenizer; open one with `Tokenizer.load`, make one with `Tokenizer.prune`. `mask_token_id` and
+    `unk_token_id` are None where the vocabulary has no such piece.
     """
 
-    def __init__(self, fast: PreTrainedTokenizerFast):
-        self.fast = fast
-        self.backend = fast.backend_tokenizer
+    def __init__(self, backend: FastTokenizer, *, mask_token_id: int | None, unk_token_id: int | None):
+        self.backend, self.mask_token_id, self.unk_token_id = backend, mask_token_id, unk_token_id
         self.backend.no_truncation()
         self.backend.no_padding()
         # A text may contain the characters "[MASK]"; as the special piece it would be a hole in x0.
@@ -36,19 +38,30 @@ class Tokenizer:
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
             if file.is_file():
-                backend = FastTokenizer.from_file(str(file))
-                return cls(_wrap(backend))
-            return cls(AutoTokenizer.from_pretrained(str(name), trust_remote_code=False))
+                return cls._of_pieces(FastTokenizer.from_file(str(file)))
+            from transformers import AutoTokenizer  # only here: it costs seconds
+
+            fast = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
+            ids = {"mask_token_id": fast.mask_token_id, "unk_token_id": fast.unk_token_id}
+            return cls(fast.backend_tokenizer, **ids)
         except Exception as error:  # tokenizers and the hub client raise bare Exceptions
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
             raise InputError(
-                f"the tokenizer {str(name)!r} could not be opened ({reason}); expected a tokenizer.json, "
+                f"the tokenizer {str(name)!r} could not be opened ({first_line(error)}); expected a tokenizer.json, "
                 "a folder with one, or the name of a hub model that this machine can reach"
             ) from error
 
     @classmethod
-    def prune(cls, fast: PreTrainedTokenizerFast, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Keep the special pieces, every single character, and the pieces of Latin script that `texts` uses most.
+    def _of_pieces(cls, backend: FastTokenizer) -> "Tokenizer":
+        """The special pieces are known by their names."""
+        known = [piece for piece in SPECIAL_PIECES if backend.token_to_id(piece) is not None]
+        backend.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in known])
+        return cls(backend, mask_token_id=backend.token_to_id("[MASK]"), unk_token_id=backend.token_to_id("[UNK]"))
+
+    @classmethod
+    def prune(cls, fast: Any, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """Prune the fast tokenizer of an encoder.
+
+        What stays: the special pieces, every single character, and the pieces of Latin script that `texts` uses most.
 
         A word whose piece is gone falls apart into shorter pieces that are still there, so that every
         character the encoder can read stays reachable. Raises `InputError` when vocab_size is too small
@@ -61,18 +74,15 @@ class Tokenizer:
                 "name the encoder's tokenizer in decoder_tokenizer instead of 'pruned'"
             )
         pieces = _frequent_pieces(backend, texts, vocab_size)
-        backend.model = WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]")
-        return cls(_wrap(backend))
+        contents = json.loads(backend.to_str())
+        contents["model"]["vocab"] = {piece: index for index, piece in enumerate(pieces)}
+        contents["added_tokens"] = []  # they hold the ids of before
+        return cls._of_pieces(FastTokenizer.from_str(json.dumps(contents)))
 
     @property
     def vocab_size(self) -> int:
         """Number of pieces, added tokens included."""
         return self.backend.get_vocab_size()
-
-    @property
-    def mask_token_id(self) -> int | None:
-        """Id of [MASK]; None where the vocabulary has no such piece."""
-        return self.fast.mask_token_id
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, content only."""
@@ -95,8 +105,7 @@ class Tokenizer:
     def unknown_share(self, texts: Sequence[str]) -> float:
         """Share of the texts' tokens that the vocabulary cannot spell ([UNK])."""
         ids = [i for row in self.encode(texts) for i in row]
-        unknown = self.fast.unk_token_id
-        return sum(i == unknown for i in ids) / len(ids) if ids else 0.0
+        return sum(i == self.unk_token_id for i in ids) / len(ids) if ids else 0.0
 
     def save(self, path: str | Path) -> None:
         """Write one `tokenizer.json`."""
@@ -152,10 +161,3 @@ def _batches(texts: Iterable[str], size: int) -> Iterable[list[str]]:
             batch = []
     if batch:
         yield batch
-
-
-def _wrap(backend: FastTokenizer) -> PreTrainedTokenizerFast:
-    roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    named = dict(zip(roles, SPECIAL_PIECES, strict=True))
-    known = {role: piece for role, piece in named.items() if backend.token_to_id(piece) is not None}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **known)

@@ -1,4 +1,4 @@
-"""Inverter options beyond the plain ones: guidance, pinned tokens, length beam, candidates, the encoder in the loop."""
+"""Inverter options beyond the plain ones: guidance, pinned tokens, candidates, the encoder in the loop."""
 
 import dataclasses
 
@@ -9,9 +9,8 @@ import torch
 import invlib
 from invlib import InputError
 from invlib.policies import POLICIES, REMASKING, euler_remask_uncertain, path_planning, random_order
-from invlib.sampler import cosine
-from invlib.search import BestOf, Found, SwapBeam
-from invlib.trajectory import Step
+from invlib.sampler import cosine_grid
+from invlib.search import BestOf, SwapBeam, improve
 
 SENTENCES = ["Meet me at the station at nine.", "Plants need light and water.", "I am late."]
 
@@ -63,20 +62,6 @@ def test_pinned_pieces_hold_through_every_policy(inverter, vectors, policy):
         assert trajectory.uncovered_at[[0, 4]].tolist() == [0, 0]
 
 
-def test_a_length_beam_decodes_the_likeliest_lengths_and_keeps_the_likeliest_draft(inverter, vectors):
-    log_probs = inverter.length_log_probs(vectors)
-    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, atol=1e-5)
-    beam = inverter.invert(vectors, length_beam=3)
-    alone = [inverter.invert(vectors, length=np.argsort(-log_probs, axis=1)[:, k] + 1) for k in range(3)]
-    np.testing.assert_array_equal(beam.model_calls, sum(result.model_calls for result in alone))
-    for row, trajectory in enumerate(beam.trajectories):
-        scores = [
-            np.log(result.trajectories[row].confidence[-1]).sum() + log_probs[row, len(result.trajectories[row]) - 1]
-            for result in alone
-        ]
-        assert beam.texts[row] == alone[int(np.argmax(scores))].texts[row] == trajectory.text
-
-
 def test_candidates_are_independent_drafts_and_cost_what_they_cost(inverter, vectors):
     one = inverter.invert(vectors, order_noise=1.0, generator=generator())
     many = inverter.invert(vectors, order_noise=1.0, candidates=6, generator=generator())
@@ -91,7 +76,7 @@ def test_candidates_are_independent_drafts_and_cost_what_they_cost(inverter, vec
 
 
 def test_a_cosine_grid_reaches_the_sampler(inverter, vectors):
-    trajectory = inverter.invert(vectors, grid=cosine, num_steps=4, length=16).trajectories[0]
+    trajectory = inverter.invert(vectors, grid=cosine_grid, num_steps=4, length=16).trajectories[0]
     assert trajectory.masked.sum(axis=1).tolist() == [16, 14, 11, 6, 0]
 
 
@@ -163,8 +148,9 @@ def test_a_failing_encoder_is_reported_beside_the_best_text(inverter, vectors):
         ({"temperature": -0.5}, "temperature must be 0 or more"),
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"candidates": 4}, "would all be the same; set temperature or order_noise"),
-        ({"length_beam": 0}, "length_beam must be between 1 and 32"),
-        ({"length_beam": 2, "length": 5}, "none is given"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_step": 4}, "there is no option 'num_step'; did you mean 'num_steps'"),
+        ({"temprature": 1.0}, "there is no option 'temprature'; did you mean 'temperature'"),
         ({"pinned": {9: "the"}, "length": 9}, "pinned position 9 is outside a text of 9 tokens"),
         ({"pinned": {-1: "the"}}, "pinned position -1 is outside"),
         ({"pinned": {0: "two words"}}, "is not one token of the vocabulary"),
@@ -231,32 +217,35 @@ def test_a_start_outside_the_text_or_complete_is_refused(inverter, vectors):
         inverter.invert(vectors[:1], start={0: "we"}, length=1)
 
 
-def test_what_is_watched_is_every_step_and_every_round_of_the_search(inverter, vectors):
+def test_whoever_shows_progress_or_stops_iterates(inverter, vectors):
+    """Steps as they happen, then the best text after every piece of a search; what was found so far stays."""
+    lengths = inverter.predict_lengths(vectors[:1])
+    steps = inverter.steps(vectors[:1], lengths, num_steps=3)
+    assert [step.index for step in steps] == [0, 1, 2, 3]
+    target = inverter.target(vectors[0], generator=generator())
     seen = []
-    search = (BestOf(8), SwapBeam(max_queries=40))
-    result = inverter.invert(vectors[:1], num_steps=3, search=search, watch=seen.append, generator=generator())
-    plain = inverter.invert(vectors[:1], num_steps=3, search=search, generator=generator())
-    assert (result.texts, result.encoder_queries.tolist()) == (plain.texts, plain.encoder_queries.tolist())
-    steps = [step.index for step in seen if isinstance(step, Step)]
-    found = [best for best in seen if isinstance(best, Found)]
-    assert steps == [0, 1, 2, 3]
-    assert found[-1].text == result.texts[0] and [f.cosine for f in found] == sorted(f.cosine for f in found)
-    assert seen.count(None) > len(found)
+    for best in improve(target, [BestOf(8), SwapBeam(max_queries=500)], []):
+        seen.append(best)
+        if len(seen) == 3:
+            break
+    assert [best.cosine for best in seen] == sorted(best.cosine for best in seen)
+    assert seen[-1] == target.ledger.best(1)[0] and 0 < target.ledger.queries < 500
 
 
-@pytest.mark.parametrize("round_", ["a step", "a search"])
-def test_who_watches_may_stop(inverter, vectors, round_):
-    def stop(seen):
-        if isinstance(seen, Found) or (round_ == "a step" and seen is not None and seen.index == 2):
+def test_a_search_that_is_stopped_keeps_what_it_found(inverter, vectors):
+    asked = []
+
+    def stops(texts):
+        asked.append(len(texts))
+        if len(asked) == 3:
             raise KeyboardInterrupt
+        return inverter.encoder.encode(texts)
 
-    options = {"search": (BestOf(8), SwapBeam(max_queries=500)), "watch": stop, "generator": generator()}
-    if round_ == "a step":
-        with pytest.raises(KeyboardInterrupt):
-            inverter.invert(vectors[:1], **options)
-    else:
-        result = inverter.invert(vectors[:1], **options)
-        assert result.errors == ["the search was stopped"] and result.texts[0] and result.encoder_queries[0] <= 8
+    search = (BestOf(8), SwapBeam(max_queries=500))
+    result = inverter.invert(vectors[1:], search=search, encoder=stops, generator=generator())
+    assert result.errors == ["the search was stopped", "the search was stopped before it began"]
+    assert result.encoder_queries.tolist() == [sum(asked[:2]), 0] and np.isfinite(result.cosines[0])
+    assert all(result.texts) and np.isnan(result.cosines[1])
 
 
 def test_an_inverter_remembers_what_it_was_opened_with(inverter):

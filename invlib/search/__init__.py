@@ -1,16 +1,33 @@
-"""The encoder in the loop: drafts are re-encoded, compared with the vector and mended."""
+"""The encoder in the loop: drafts are re-encoded, compared with the vector and mended.
 
-from invlib.search.strategies import (
-    BestOf,
-    Encode,
-    Found,
-    Remask,
-    Strategy,
-    SwapBeam,
-    Target,
-    Tokens,
-    Watch,
-    improve,
-)
+Three strategies that compose, `search=(BestOf(32), Remask(2), SwapBeam(8))`: each takes over what the ones before it
+found. All go through one `Ledger`, which encodes no text twice and never asks more often than it may.
+"""
 
-__all__ = ["BestOf", "Encode", "Found", "Remask", "Strategy", "SwapBeam", "Target", "Tokens", "Watch", "improve"]
+from collections.abc import Iterator, Sequence
+
+from invlib.search.best_of import BestOf
+from invlib.search.ledger import Encode, Found, Ledger, Tokens
+from invlib.search.remask import Remask
+from invlib.search.strategy import Strategy
+from invlib.search.swap_beam import SwapBeam
+from invlib.search.target import Target
+
+__all__ = ["BestOf", "Encode", "Found", "Ledger", "Remask", "Strategy", "SwapBeam", "Target", "Tokens", "improve"]
+
+
+def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tokens]) -> Iterator[Found]:
+    """Encode the drafts, run the strategies one after the other; yields the best text so far after every piece of work.
+
+    Whoever iterates may stop at any yield: what was found stays in `target.ledger`.
+    """
+    ledger = target.ledger
+    for number, strategy in enumerate(strategies):
+        ledger.max_queries = strategy.budget(ledger.queries)
+        if number == 0:
+            ledger.score(drafts)
+        for _ in strategy.improve(target):
+            if ledger.found:
+                yield ledger.best(1)[0]
+            if ledger.left <= 0:
+                break

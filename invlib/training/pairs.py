@@ -156,7 +156,7 @@ def _unfit(ids: Sequence[int], tokenizer: Tokenizer, max_seq_len: int) -> str | 
     if len(ids) > max_seq_len:
         return "too_long"
     # Decoded, nothing of it would be left to compare with.
-    return "unspelled" if 2 * ids.count(tokenizer.fast.unk_token_id) >= len(ids) else None
+    return "unspelled" if 2 * ids.count(tokenizer.unk_token_id) >= len(ids) else None
 
 
 def read_texts(path: str | Path) -> list[str]:
@@ -212,7 +212,7 @@ def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from:
     seen = unknown = 0
     for start, batch in _chunks(corpus.texts, "tokenise"):
         for line, ids in enumerate(tokenizer.encode(batch), start=start):
-            seen, unknown = seen + len(ids), unknown + ids.count(tokenizer.fast.unk_token_id)
+            seen, unknown = seen + len(ids), unknown + ids.count(tokenizer.unk_token_id)
             if reason := _unfit(ids, tokenizer, max_seq_len):
                 counts[reason] += 1
             else:

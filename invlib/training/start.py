@@ -91,7 +91,7 @@ def _carried_rows(
         raise InputError("start_from with another vocabulary needs tie_embeddings: true; the output table is its own")
     rows = _encoder_table(encoder, tokenizer, config).clone()
     known = theirs.backend.get_vocab()
-    pieces = tokenizer.fast.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
     new, old = zip(*((row, known[piece]) for row, piece in enumerate(pieces) if piece in known), strict=True)
     rows[list(new)] = table[list(old)].float()
     return rows
@@ -144,5 +144,5 @@ def _encoder_table(encoder: Encoder, tokenizer: Tokenizer, config: Config) -> Te
             f"tokens_from_encoder needs hidden_dim {table.shape[1]}, the width of the encoder's own table; "
             f"the configuration has {config.model.hidden_dim}"
         )
-    pieces = tokenizer.fast.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
     return table[encoder.tokenizer.convert_tokens_to_ids(pieces)]

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from invlib.errors import InputError
-from invlib.search.strategies import BestOf, Remask, SwapBeam, Target, _apply, _moves, _swaps, improve
+from invlib.search import BestOf, Ledger, Remask, SwapBeam, Target, edits, improve
+from invlib.search.edits import Edit
+from invlib.search.swap_beam import Attempts
 
 WORDS = [
     *("[PAD]", "the", "a", "old", "young", "keeper", "sailor"),
@@ -64,17 +66,21 @@ def encoder():
     return BagOfWords()
 
 
-def make_target(encoder, pinned=None, seed=0) -> Target:
-    return Target(
-        BagOfWords.vector(TRUTH).astype(np.float32),
-        indifferent,
-        decode,
+def make_target(encoder, pinned=None, seed=0, vector=None, length_probs=(0, 0, 0, 0, 0.2, 0.6, 0.2, 0)) -> Target:
+    ledger = Ledger(
+        BagOfWords.vector(TRUTH).astype(np.float32) if vector is None else vector,
         encoder,
+        decode,
         mask_token_id=MASK,
-        length_probs=np.array([0, 0, 0, 0, 0.2, 0.6, 0.2, 0]),
+        max_length=len(length_probs),
         pinned=pinned or {},
-        generator=torch.Generator().manual_seed(seed),
     )
+    return Target(ledger, indifferent, np.array(length_probs), generator=torch.Generator().manual_seed(seed))
+
+
+def nowhere() -> np.ndarray:
+    """A vector that no text comes close to."""
+    return -BagOfWords.vector(TRUTH).astype(np.float32)
 
 
 def run(target, *strategies, draft="a young keeper closed the gate"):
@@ -101,11 +107,11 @@ def test_single_edits_alone_need_more_queries_than_combined_ones(encoder, monkey
     draft = "a young sailor closed a door"
     combined = make_target(encoder)
     run(combined, SwapBeam(max_queries=2000), draft=draft)
-    monkeypatch.setattr("invlib.search.strategies._combined", lambda *arguments: [])
+    monkeypatch.setattr(Attempts, "combinations", lambda *arguments: [])
     alone = make_target(encoder)
     run(alone, SwapBeam(max_queries=2000), draft=draft)
-    assert combined.best(1)[0].text == TRUTH
-    assert combined.queries < alone.queries
+    assert combined.ledger.best(1)[0].text == TRUTH
+    assert combined.ledger.queries < alone.ledger.queries
 
 
 def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_refills(encoder):
@@ -127,15 +133,27 @@ def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_
     assert all(toward is target.vector for toward in heard) and heard
 
 
+def test_an_edit_changes_its_places_and_edits_apart_are_joined():
+    text = (10, 11, 12, 13, 14, 15)
+    assert Edit.of((1, 3, (7,)))(text) == (10, 7, 13, 14, 15)
+    assert Edit.of((0, 0, (7, 8)))(text) == (7, 8, *text)
+    assert Edit.of((6, 6, (7,)))(text) == (*text, 7)
+    move, change = Edit.of((4, 6, ()), (1, 1, (14, 15))), Edit.of((1, 2, (7,)))
+    assert move(text) == (10, 14, 15, 11, 12, 13)
+    assert move.places.isdisjoint(change.places), "the gap before a token is not the token"
+    assert (move + change)(text) == (change + move)(text) == (10, 14, 15, 7, 12, 13)
+    assert not move.places.isdisjoint(Edit.of((5, 6, (7,))).places)
+
+
 def test_swaps_and_moves_come_in_the_order_of_the_denoisers_belief():
     before, after = tokens("the gate opened keeper"), tokens("keeper opened the gate")
     belief = torch.full((4, len(WORDS)), -9.0)
     between = torch.full((5, len(WORDS)), -9.0)
     belief[0, after[0]] = belief[3, before[0]] = -1.0  # "keeper" first and "the" last
-    assert _apply(before, _swaps(before, belief)[0]) == tokens("keeper gate opened the")
+    assert edits.swaps(belief, before)[0](before) == tokens("keeper gate opened the")
     between[4, before[0]] = between[4, before[1]] = -1.0  # "the … gate" behind everything
-    assert _apply(before, _moves(before, belief, between)[0]) == tokens("opened keeper the gate")
-    moved = [_apply(before, edit) for edit in _moves(before, belief, torch.empty(0, 0))]
+    assert edits.moves(belief, between, before)[0](before) == tokens("opened keeper the gate")
+    moved = [edit(before) for edit in edits.moves(belief, torch.empty(0, 0), before)]
     assert len(moved) == len(set(moved)) == 10 and all(sorted(text) == sorted(before) for text in moved)
 
 
@@ -149,21 +167,18 @@ def test_swaps_and_moves_come_in_the_order_of_the_denoisers_belief():
     ],
 )
 def test_the_budget_is_a_hard_limit_and_nothing_is_encoded_twice(encoder, strategies, budget):
-    target = make_target(encoder)
-    target.vector = -target.vector  # no text comes close, so that the budget is used up
+    target = make_target(encoder, vector=nowhere())  # so that the budget is used up
     run(target, *strategies)
-    assert len(encoder.asked) == len(set(encoder.asked)) == target.queries <= budget
+    assert len(encoder.asked) == len(set(encoder.asked)) == target.ledger.queries <= budget
     if not isinstance(strategies[0], Remask):
-        assert target.queries == budget
+        assert target.ledger.queries == budget
 
 
 def test_a_search_ends_when_there_is_nothing_left_to_encode(encoder):
-    target = make_target(encoder)
-    target.vector = -target.vector  # never found
-    target.length_probs, target.max_length = np.array([0.5, 0.5]), 2
+    target = make_target(encoder, vector=nowhere(), length_probs=(0.5, 0.5))
     run(target, SwapBeam(max_queries=5000), draft="the gate")
     words = len(WORDS) - 1  # without [MASK]
-    assert target.queries == words + words**2, "all there is to ask"
+    assert target.ledger.queries == words + words**2, "all there is to ask"
 
 
 def test_best_of_keeps_the_closest_of_its_drafts(encoder):
@@ -185,7 +200,7 @@ def test_remask_never_gets_worse_and_helps(encoder):
 def test_a_close_enough_text_ends_the_search(encoder):
     target = make_target(encoder)
     run(target, SwapBeam(max_queries=2000, stop_cosine=0.5))
-    assert target.queries == 1, "the draft itself is closer than 0.5"
+    assert target.ledger.queries == 1, "the draft itself is closer than 0.5"
 
 
 def test_pinned_tokens_are_in_every_text(encoder):
@@ -228,9 +243,9 @@ def raise_timeout(vectors):
 def test_an_encoder_that_fails_in_the_middle_loses_nothing(wrong, message):
     target = make_target(Failing(wrong))
     found = run(target, BestOf(30), SwapBeam(max_queries=500))
-    assert found[-1] == target.best(1)[0]
-    assert 30 <= target.queries <= 40
-    assert re.search(message, target.error)
+    assert found[-1] == target.ledger.best(1)[0]
+    assert 30 <= target.ledger.queries <= 40
+    assert re.search(message, target.ledger.error)
 
 
 def test_an_encoder_of_another_dimension_is_refused():

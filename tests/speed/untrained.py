@@ -4,7 +4,6 @@ import torch
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordLevel
 from torch import nn
-from transformers import PreTrainedTokenizerFast
 
 from invlib.config import ModelConfig
 from invlib.inverter import Inverter
@@ -32,4 +31,4 @@ def untrained(config: ModelConfig, seed: int = 0) -> Inverter:
     spread = float(model.output_table.detach().std()) * config.hidden_dim**0.5  # of logits over states of unit variance
     nn.init.constant_(model.final_norm.proj.bias[: config.hidden_dim], SHARPNESS / spread - 1)
     numbers = FastTokenizer(WordLevel({str(number): number for number in range(config.vocab_size)}, unk_token="0"))
-    return Inverter(model, Tokenizer(PreTrainedTokenizerFast(tokenizer_object=numbers)))
+    return Inverter(model, Tokenizer(numbers, mask_token_id=None, unk_token_id=0))

@@ -166,7 +166,7 @@ def test_what_is_left_out_is_counted(encoder, words, corpus, tmp_path):
 def test_the_summary_tells_what_was_left_out_and_what_cannot_be_spelled(encoder, words, corpus, tmp_path):
     built = Pairs.build(tmp_path / "pairs", corpus, encoder, words, MAX_SEQ_LEN)
     ids = [i for row in words.encode(CORPUS) for i in row]
-    share = ids.count(words.fast.unk_token_id) / len(ids)
+    share = ids.count(words.unk_token_id) / len(ids)
     assert built.manifests[0]["unknown_share"] == pytest.approx(share)
     assert built.summary.startswith(f"{len(USABLE)} of {len(CORPUS)} texts are used; left out: {len(TOO_SHORT)} of")
     assert f"{len(TOO_LONG)} of more than {MAX_SEQ_LEN}, 0 mostly of unknown" in built.summary

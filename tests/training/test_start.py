@@ -48,7 +48,7 @@ def test_at_the_start_the_blocks_compute_what_the_encoder_computes(minilm, prune
     xt = torch.from_numpy(pairs.tokens[:3, :8].astype(np.int64))
     modulation = model.modulation(torch.from_numpy(pairs.embeddings[:3].astype(np.float32)))
 
-    pieces = pruned.fast.convert_ids_to_tokens(xt.flatten().tolist())
+    pieces = pruned.pieces(xt.flatten().tolist())
     theirs = torch.tensor(minilm.tokenizer.convert_tokens_to_ids(pieces)).view(xt.shape)
     bert = minilm.model[0].auto_model
     expected = bert(input_ids=theirs, position_ids=torch.arange(1, 9).expand(3, 8)).last_hidden_state

@@ -1,0 +1,101 @@
+"""Ledger: every text that was encoded on the way to one vector, and how many may still be."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from invlib.errors import InputError
+
+Encode = Callable[[list[str]], np.ndarray]
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A text that was encoded, its tokens, its vector (unit length) and the cosine to the target."""
+
+    text: str
+    tokens: Tokens
+    vector: np.ndarray = field(repr=False)
+    cosine: float
+
+
+class Ledger:
+    """What was encoded, in order; no text twice, and never more than `max_queries`.
+
+    vector: the one to invert, unit length. encode: texts → vectors [n, embed_dim]; an `Encoder.encode` or any function,
+    such as a remote service. pinned: {position: token id} that every text must have.
+
+    `stop_cosine`: a text this close is taken to be the text. `error`: what the encoder did wrong; that ends the search.
+    """
+
+    def __init__(
+        self,
+        vector: Float[np.ndarray, "embed"],
+        encode: Encode,
+        decode: Callable[[Sequence[int]], str],
+        *,
+        mask_token_id: int,
+        max_length: int,
+        pinned: Mapping[int, int],
+    ):
+        self.vector, self.encode, self.decode = vector, encode, decode
+        self.mask_token_id, self.max_length, self.pinned = mask_token_id, max_length, pinned
+        self.max_queries, self.stop_cosine = 0, 1 - 1e-4
+        self.found: dict[str, Found] = {}
+        self.error: str | None = None
+
+    @property
+    def queries(self) -> int:
+        """Texts encoded so far."""
+        return len(self.found)
+
+    @property
+    def left(self) -> int:
+        """Texts that may still be encoded; none after an error or when the text is found."""
+        is_over = self.error or (self.found and self.best(1)[0].cosine >= self.stop_cosine)
+        return 0 if is_over else self.max_queries - self.queries
+
+    def best(self, count: int) -> list[Found]:
+        """The closest texts so far, best first."""
+        return sorted(self.found.values(), key=lambda found: -found.cosine)[:count]
+
+    def is_new(self, tokens: Tokens) -> bool:
+        """Whether the text was not encoded yet."""
+        return self.decode(tokens) not in self.found
+
+    def score(self, candidates: Iterable[Tokens]) -> list[Found | None]:
+        """Encode what is new among the candidates, as far as the budget goes; None where it did not."""
+        candidates = [tokens if self._is_allowed(tokens) else () for tokens in candidates]
+        texts = [self.decode(tokens) for tokens in candidates]
+        new = {text: tokens for text, tokens in zip(texts, candidates, strict=True) if text.strip()}
+        asked = [text for text in new if text not in self.found][: max(0, self.left)]
+        for text, vector in zip(asked, self._encoded(asked), strict=False):  # nothing came back after an error
+            self.found[text] = Found(text, new[text], vector, float(vector @ self.vector))
+        return [self.found.get(text) for text in texts]
+
+    def _is_allowed(self, tokens: Tokens) -> bool:
+        fits = 0 < len(tokens) <= self.max_length and self.mask_token_id not in tokens
+        return fits and all(i < len(tokens) and tokens[i] == token for i, token in self.pinned.items())
+
+    def _encoded(self, texts: list[str]) -> np.ndarray:
+        nothing = np.empty((0, len(self.vector)), np.float32)
+        if not texts:
+            return nothing
+        try:
+            vectors = np.asarray(self.encode(texts), dtype=np.float32)
+        except Exception as error:  # whatever a service raises: what was found so far must not be lost
+            self.error = f"the encoder failed after {self.queries} queries ({type(error).__name__}: {error})"
+            return nothing
+        if vectors.shape[1:] != self.vector.shape and not self.found:
+            raise InputError(
+                f"the encoder gives vectors of shape {vectors.shape[1:]}, the one to invert has {self.vector.shape}; "
+                "search with the encoder that made it"
+            )
+        if vectors.shape != (len(texts), len(self.vector)):
+            self.error = f"the encoder gave {vectors.shape} for {len(texts)} texts of {len(self.vector)} dimensions"
+        elif not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
+            self.error = f"the encoder gave NaN, infinite or zero vectors after {self.queries} queries"
+        return nothing if self.error else vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,0 +1,99 @@
+"""Target: the vector of a search, and the denoiser that writes towards it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invlib.masking import subs_logits
+from invlib.sampler import Predict, denoise, leave_one_out
+from invlib.search.ledger import Found, Ledger, Tokens
+
+DRAFT_STEPS = 8
+REFILL_STEPS = 4
+OVERSHOOT = 0.5  # how far beyond the vector the denoiser listens, seen from the text that is to be edited
+
+
+class Target:
+    """One vector, what the denoiser writes for it, and the `ledger` of what was encoded.
+
+    denoiser: lengths of a batch and a vector → the `Predict` for it, under that vector's modulation in every row.
+    length_probs: probability of every number of tokens, one first.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        denoiser: Callable[[Tensor, np.ndarray], Predict],
+        length_probs: Float[np.ndarray, "max_length"],
+        *,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ):
+        self.ledger, self.vector, self.mask_token_id = ledger, ledger.vector, ledger.mask_token_id
+        self.denoiser, self.length_probs, self.device = denoiser, length_probs, torch.device(device)
+        self.generator = generator
+        self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        self.model_calls = 0
+
+    def draft(self, count: int, temperature: float, order_noise: float) -> list[Tokens]:
+        """Fresh drafts that differ in length, order and words."""
+        sizes = len(self.length_probs)
+        lengths = self.random.choice(sizes, count, p=self.length_probs / self.length_probs.sum()) + 1
+        return self.refill([(self.mask_token_id,) * int(n) for n in lengths], temperature, order_noise, DRAFT_STEPS)
+
+    def refill(
+        self, starts: Sequence[Tokens], temperature: float, order_noise: float, num_steps: int = REFILL_STEPS
+    ) -> list[Tokens]:
+        """The starts with their masks filled by the denoiser; those without a mask stay as they are."""
+        pinned = self.ledger.pinned
+        starts = [tuple(pinned.get(i, token) for i, token in enumerate(start)) for start in starts]
+        open_starts = [start for start in starts if self.mask_token_id in start]
+        if not open_starts:
+            return starts
+        lengths = torch.tensor([len(start) for start in open_starts], device=self.device)
+        *_, last = denoise(
+            self.denoiser(lengths, self.vector),
+            lengths,
+            mask_token_id=self.mask_token_id,
+            num_steps=num_steps,
+            temperature=temperature,
+            order_noise=order_noise,
+            start=_padded(open_starts, self.device),
+            top_k=0,
+            generator=self.generator,
+        )
+        self.model_calls += int(last.model_calls.sum())
+        filled = iter([tuple(row[:n].tolist()) for row, n in zip(last.tokens, lengths, strict=True)])
+        return [next(filled) if self.mask_token_id in start else start for start in starts]
+
+    def beyond(self, text: Found) -> Float[np.ndarray, "embed"]:
+        """The vector, moved on in the direction from the text's own to it: what the text lacks stands out there."""
+        ahead = self.vector + OVERSHOOT * (self.vector - text.vector)
+        return ahead / np.linalg.norm(ahead)
+
+    def alternatives(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "length vocab"]:
+        """log p(. | all other tokens) at every position, under the modulation of the vector `toward`."""
+        grid = torch.tensor([tokens], device=self.device)
+        self.model_calls += len(tokens)
+        predict = self.denoiser(torch.tensor([len(tokens)], device=self.device), toward)
+        return leave_one_out(predict, grid, torch.ones_like(grid, dtype=torch.bool), self.mask_token_id).cpu()
+
+    def insertions(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "gap vocab"]:
+        """log p(. | all tokens) of a new token in every gap, the one before the first token first."""
+        rows = [(*tokens[:gap], self.mask_token_id, *tokens[gap:]) for gap in range(len(tokens) + 1)]
+        if len(rows) > len(self.length_probs):  # the text is as long as it may be: no gap takes a token
+            return torch.empty(0, 0)
+        grid = torch.tensor(rows, device=self.device)
+        self.model_calls += len(rows)
+        predict = self.denoiser(torch.full((len(rows),), len(rows), device=self.device), toward)
+        with torch.no_grad():
+            logits = predict(grid, torch.arange(len(rows), device=self.device), grid == self.mask_token_id)
+        return subs_logits(logits.float(), self.mask_token_id).log_softmax(dim=-1).cpu()
+
+
+def _padded(rows: Sequence[Tokens], device: torch.device) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
