@@ -1,6 +1,7 @@
 """The configuration: what is read is what was written, and a mistake is told where it stands."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,7 @@ def test_ordinary_yaml_files_are_still_read_the_ordinary_way():
         ("num_heads", 5, "hidden_dim 32 is not divisible by num_heads 5"),
         ("mask_token_id", 60, "mask_token_id 60 is outside the vocabulary; expected 0 … 59"),
         ("mask_token_id", -1, "mask_token_id -1 is outside the vocabulary"),
+        *(("logit_temperature", t, "logit_temperature must be positive") for t in (0.0, -1.0, math.nan, math.inf)),
         ("dropout", 1.0, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )

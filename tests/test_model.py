@@ -221,3 +221,11 @@ def test_logits_under_autocast_and_without_gradients_are_those_of_the_plain_prod
     with torch.autocast("cpu", torch.bfloat16):
         found = _project(states, table)
     torch.testing.assert_close(found.float(), states @ table.T, atol=0.1, rtol=0.1)
+
+
+def test_the_stored_temperature_divides_the_logits_in_training_and_inference():
+    model, warm = (randomized(dataclasses.replace(GATED, logit_temperature=t)) for t in (1.0, 2.0))
+    xt, modulation = tokens(), model.modulation(vectors())
+    torch.testing.assert_close(warm(xt, modulation), model(xt, modulation) / 2)
+    states = warm.final_states(warm.hidden_states(xt, modulation), modulation, xt == 60)
+    torch.testing.assert_close(states @ warm.output_table.T, model(xt, modulation) / 2)

@@ -87,7 +87,7 @@ def _report(audit: Audit, records: Path | None) -> None:
         print(scorecard(summary).round(3).to_string(index=False))
         if records is not None:
             texts = audit.table()["text"].fillna("").tolist()
-            print(leaks.scorecard(leaks.read_records(records), texts).round(3).to_string(index=False))
+            print(leaks.leaked(leaks.read_records(records), texts).round(3).to_string(index=False))
     if summary.broken:
         print(f"{summary.broken} of {summary.vectors} rows could not be inverted")
     print(verdict(summary, audit.origin))

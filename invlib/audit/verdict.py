@@ -40,7 +40,7 @@ def patterns(texts: Iterable[str]) -> dict[str, int]:
     """How many texts hold something that looks like an e-mail address, a phone number, a date, a number.
 
     What stands there is the model's guess: count these, do not quote them. Names cannot be told from other words in
-    lower-cased text; a scorecard for them needs the true records (`leaks.scorecard`).
+    lower-cased text; a scorecard for them needs the true records (`leaks.leaked`).
     """
     found = Counter(kind for text in texts for kind, pattern in PATTERNS.items() if pattern.search(text))
     return {kind: found[kind] for kind in PATTERNS}

@@ -1,8 +1,30 @@
-"""`python -m invlib.studies --text FILE`: score a checkpoint beside its controls."""
+"""`python -m invlib.studies score|search|attackers|ablations|tables`: a study and its options."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 
-from invlib.studies.score import main
+from invlib.errors import command
+from invlib.studies import ablations, attackers, score, search, tables
+
+STUDIES = {"score": score, "search": search, "attackers": attackers, "ablations": ablations, "tables": tables}
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Each study writes what it measured into a file and prints a summary."""
+    parser = argparse.ArgumentParser(
+        prog="python -m invlib.studies", description="What a checkpoint reaches, and what protects from it."
+    )
+    studies = parser.add_subparsers(required=True, metavar="STUDY")
+    for name, study in STUDIES.items():
+        purpose = study.__doc__.splitlines()[0].partition(": ")[2]
+        own = studies.add_parser(name, help=purpose, description=purpose)
+        study.options(own)
+        own.set_defaults(run=study.run)
+    chosen = parser.parse_args(arguments)
+    chosen.run(chosen)
+
 
 if __name__ == "__main__":
     sys.exit(main())

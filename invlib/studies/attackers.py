@@ -1,13 +1,11 @@
 """Attackers who adapt: the same inverter, but the projection by which the vector enters has seen defended vectors.
 
-`python -m invlib.studies.attackers --text FILE` makes one for every studied defence and writes them beside a
-checkpoint's weights. An attacker first guesses the clean vector from the defended one, linearly and in closed form;
-then `cond_proj` alone is trained on for a small fixed budget, the same for all. The length head gets the same guess;
-nothing else changes.
+One is made for every studied defence and written beside a checkpoint's weights. An attacker first guesses the clean
+vector from the defended one, linearly and in closed form; then `cond_proj` alone is trained on for a small fixed
+budget, the same for all. The length head gets the same guess; nothing else changes.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +99,7 @@ class Attacker:
         if found != self.checkpoint:
             raise InputError(
                 f"the attacker on {self.defence} was made for weights {self.checkpoint[:12]}…, these are "
-                f"{found[:12]}…; make it again: python -m invlib.studies.attackers --text FILE"
+                f"{found[:12]}…; make it again: python -m invlib.studies attackers --text FILE"
             )
         changed = {name: value for name, value in self.weights.items() if name.startswith(PREFIX)}
         if naive.config.length_dim:
@@ -124,7 +122,7 @@ class Attacker:
             known = sorted(other.stem for other in path.parent.glob("*.safetensors"))
             raise InputError(
                 f"there is no attacker {path.stem!r} in {path.parent}; there: {', '.join(known) or 'none'}; "
-                "make them: python -m invlib.studies.attackers --text FILE"
+                "make them: python -m invlib.studies attackers --text FILE"
             )
         try:
             with safe_open(path, "pt") as file:
@@ -253,39 +251,27 @@ def _with_weights(model: ConditionalMDLM, weights: Mapping[str, Tensor]) -> Cond
     return assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invlib.studies.attackers", description="Adapt an inverter to every studied defence."
-    )
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, required=True, help="sentences the attacker knows: .jsonl or .txt, or .gz")
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--sentences", type=int, default=SENTENCES, help=f"how many of them (default: {SENTENCES})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"updates for each (default: {STEPS})")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these defences")
     parser.add_argument("--out", type=Path, help="default: attackers/ in the checkpoint's folder")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.steps < 0 or chosen.sentences < 1:
-            raise InputError(
-                f"--steps must be 0 or more and --sentences 1 or more, got {chosen.steps}, {chosen.sentences}"
-            )
-        inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
-        defences = studied(inverter.config.embedding_cond_dim)
-        unknown = [name for name in chosen.only or () if name not in defences]
-        if unknown:
-            raise InputError(f"no studied defence {', '.join(unknown)}; there are {', '.join(defences)}")
-        out = chosen.out or locate(chosen.checkpoint) / "attackers"
-        known = KnownTexts.draw(inverter, read_texts(chosen.text), chosen.sentences)
-        for name in chosen.only or defences:
-            started = time.perf_counter()
-            adapt(inverter, defences[name], known, name=name, steps=chosen.steps).save(out / f"{name}.safetensors")
-            print(f"{name:16} {time.perf_counter() - started:6.1f} s  {out / name}.safetensors", flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(chosen: argparse.Namespace) -> None:
+    """Write one attacker for every studied defence, or for those that are named."""
+    if chosen.steps < 0 or chosen.sentences < 1:
+        raise InputError(f"--steps must be 0 or more and --sentences 1 or more, got {chosen.steps}, {chosen.sentences}")
+    inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
+    defences = studied(inverter.config.embedding_cond_dim)
+    unknown = [name for name in chosen.only or () if name not in defences]
+    if unknown:
+        raise InputError(f"no studied defence {', '.join(unknown)}; there are {', '.join(defences)}")
+    out = chosen.out or locate(chosen.checkpoint) / "attackers"
+    known = KnownTexts.draw(inverter, read_texts(chosen.text), chosen.sentences)
+    for name in chosen.only or defences:
+        started = time.perf_counter()
+        adapt(inverter, defences[name], known, name=name, steps=chosen.steps).save(out / f"{name}.safetensors")
+        print(f"{name:16} {time.perf_counter() - started:6.1f} s  {out / name}.safetensors", flush=True)

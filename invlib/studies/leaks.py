@@ -5,7 +5,7 @@ exact: the secret's words stand in the text, one after the other. "12" is not fo
 near: some run of the text's words, up to one longer or shorter, has a normalised edit similarity
   (1 - Levenshtein distance / longer length, in characters) of at least 0.8. Every exact find is near.
 
-Short secrets turn up by chance ("7", a common first name): read the scorecard beside that of a control, such as the
+Short secrets turn up by chance ("7", a common first name): read the shares beside those of a control, such as the
 texts inverted from shuffled vectors.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
 from invlib.errors import InputError
-from invlib.metrics import interval, words
+from invlib.metrics import share_interval, words
 
 KINDS = ("name", "number", "date", "email", "phone", "canary")
 NEAR = 0.8
@@ -76,7 +76,7 @@ def find_secrets(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFram
     return found.assign(near=(found["similarity"] >= NEAR).astype(float))
 
 
-def scorecard(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
+def leaked(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
     """Share of the secrets of each kind, and of all, that came back: kind, metric (exact, near), value, low, high, n.
 
     Wilson's 95 % interval over the n secrets, as if they were independent; several of one record are not quite.
@@ -85,7 +85,7 @@ def scorecard(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
     found = find_secrets(records, texts)
     groups = [(kind, found[found["kind"] == kind]) for kind in KINDS] + [("all", found)]
     rows = [
-        (kind, metric, *interval(group[metric], "exact_match"), len(group))  # that name has Wilson's interval
+        (kind, metric, *share_interval(group[metric]), len(group))
         for kind, group in groups
         if len(group)
         for metric in ("exact", "near")

@@ -5,38 +5,28 @@ Read off the same rows: what the vector brings in nats per token, and whether co
 inversion starts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.masking import mask_tokens, subs_logits
+from invlib.masking import log_probs_by_rows, mask_tokens
 from invlib.metrics import RESAMPLES
 from invlib.model import Modulation
+from invlib.studies.controls import somebody_else
 
 CONDITIONAL, NULL, SHUFFLED = CONDITIONS = ("conditional", "null", "shuffled")
 RATIOS = tuple(eighths / 8 for eighths in range(1, 9))
-CHUNK = 128  # rows of logits that stay in the cache
-
-
-def masked_likelihood(inverter: Inverter, texts: Sequence[str], **options) -> pd.DataFrame:
-    """One row per masked token: sentence, position, ratio, condition, token, log_prob, confidence, right.
-
-    log_prob: of the true token, in nats. confidence: probability of the likeliest token; right: is it the true one?
-    Options are those of `masked_logits`.
-    """
-    parts = [_judged(rows, logits) for rows, logits in masked_logits(inverter, texts, **options)]
-    return pd.concat(parts, ignore_index=True)
 
 
 @torch.inference_mode()
-def masked_logits(
+def masked_likelihood(
     inverter: Inverter,
     texts: Sequence[str],
     *,
@@ -44,9 +34,10 @@ def masked_logits(
     conditions: Sequence[str] = (CONDITIONAL,),
     batch_size: int = 64,
     generator: torch.Generator | None = None,
-) -> Iterator[tuple[pd.DataFrame, Tensor]]:
-    """Rows (sentence, position, ratio, condition, token) with their logits [rows, vocab], batch by batch.
+) -> pd.DataFrame:
+    """One row per masked token: sentence, position, ratio, condition, token, log_prob, confidence, right.
 
+    log_prob: of the true token, in nats. confidence: probability of the likeliest token; right: is it the true one?
     Of every sentence and ratio round(ratio · length) tokens are masked, at least one, at random places; all conditions
     see the same masks. conditional: the sentence's own vector; null: none; shuffled: another sentence's.
 
@@ -54,25 +45,20 @@ def masked_logits(
     "null" where the checkpoint has no null embedding.
     """
     x0, lengths = _tokens(inverter, texts)
-    _check(ratios, conditions, len(texts))
-    embedding = torch.from_numpy(inverter.encoder.encode(texts)).to(inverter.model.device)
-    order = torch.randperm(len(texts), generator=generator)
-    other = torch.empty_like(order)
-    other[order] = order.roll(1)  # a cyclic shift of a random order: nobody keeps the own vector
+    _check(ratios, conditions)
+    modulations = dict(_modulations(inverter, texts, conditions, generator))
+    parts = []
     for rows in lengths.argsort(stable=True).split(batch_size):
-        top = int(lengths[rows].max())
-        x0_rows, lengths_rows = x0[rows, :top], lengths[rows]
-        heard = {name: _modulation(inverter, embedding, rows, other, name) for name in conditions}
+        own = x0[rows, : int(lengths[rows].max())]
         for ratio in ratios:
-            counts = (ratio * lengths_rows).round().long().clamp(min=1)
-            xt = mask_tokens(x0_rows, lengths_rows, counts, inverter.config.mask_token_id, generator)
-            at = xt != x0_rows
+            counts = (ratio * lengths[rows]).round().long().clamp(min=1)
+            xt = mask_tokens(own, lengths[rows], counts, inverter.config.mask_token_id, generator)
+            at = xt != own
             row, position = at.nonzero(as_tuple=True)
-            places = {"sentence": rows[row], "position": position, "ratio": ratio, "token": x0_rows[at]}
-            for name, modulation in heard.items():
-                device = inverter.model.device
-                logits = inverter.model(xt.to(device), modulation, lengths=lengths_rows.to(device))
-                yield pd.DataFrame(places).assign(condition=name), subs_logits(logits, inverter.config.mask_token_id)
+            places = {"sentence": rows[row], "position": position, "ratio": ratio, "token": own[at]}
+            for name, found in _judged(inverter, xt, modulations, rows, lengths[rows], own[at]):
+                parts.append(pd.DataFrame({**places, "condition": name, **found}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def nats_per_token(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -116,23 +102,36 @@ def _tidy(value: pd.DataFrame, drawn: Float[np.ndarray, "draw ratio condition"],
     return tidy.assign(low=low.ravel(), high=high.ravel(), n=table["sentence"].nunique())
 
 
-def _judged(rows: pd.DataFrame, logits: Float[Tensor, "rows vocab"]) -> pd.DataFrame:
-    tokens = torch.tensor(rows["token"].tolist(), device=logits.device)
-    parts = []
-    for own, token in zip(logits.split(CHUNK), tokens.split(CHUNK), strict=True):
-        own = own.float()
-        log_sum, best = own.logsumexp(dim=1), own.max(dim=1)
-        log_prob = own.gather(1, token[:, None])[:, 0] - log_sum
-        parts.append(torch.stack([log_prob, (best.values - log_sum).exp(), (best.indices == token).float()]))
-    log_prob, confidence, right = torch.cat(parts, dim=1).cpu().numpy()
-    return rows.assign(log_prob=log_prob, confidence=confidence, right=right > 0)
+def _modulations(
+    inverter: Inverter, texts: Sequence[str], conditions: Sequence[str], generator: torch.Generator | None
+) -> Iterator[tuple[str, Modulation]]:
+    """What each condition tells the layers about every text."""
+    vectors = torch.from_numpy(inverter.encoder.encode(texts)).to(inverter.model.device)
+    for name in conditions:
+        heard = vectors[somebody_else(len(texts), generator)] if name == SHUFFLED else vectors
+        null = torch.ones(len(texts), dtype=torch.bool, device=vectors.device) if name == NULL else None
+        yield name, inverter.model.modulation(heard, null)
 
 
-def _modulation(inverter: Inverter, embedding: Tensor, rows: Tensor, other: Tensor, condition: str) -> Modulation:
-    if condition == SHUFFLED:
-        return inverter.model.modulation(embedding[other[rows]])
-    null = torch.ones(len(rows), dtype=torch.bool, device=embedding.device) if condition == NULL else None
-    return inverter.model.modulation(embedding[rows], null)
+def _judged(
+    inverter: Inverter,
+    xt: Int[Tensor, "batch length"],
+    modulations: Mapping[str, Modulation],
+    rows: Int[Tensor, "batch"],
+    lengths: Int[Tensor, "batch"],
+    tokens: Int[Tensor, "masked"],
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Per condition log_prob, confidence and right of the masked tokens."""
+    device = inverter.model.device
+    tokens = tokens.to(device)
+    for name, modulation in modulations.items():
+        logits, parts = inverter.model(xt.to(device), modulation.rows(rows), lengths=lengths.to(device)), []
+        for some, log_probs in log_probs_by_rows(logits, inverter.config.mask_token_id):
+            best, true = log_probs.max(dim=1), tokens[some]
+            log_prob = log_probs.gather(1, true[:, None])[:, 0]
+            parts.append(torch.stack([log_prob, best.values.exp(), (best.indices == true).float()]))
+        log_prob, confidence, right = torch.cat(parts, dim=1).cpu().numpy()
+        yield name, {"log_prob": log_prob, "confidence": confidence, "right": right > 0}
 
 
 def _tokens(inverter: Inverter, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -141,17 +140,15 @@ def _tokens(inverter: Inverter, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     top = inverter.config.max_seq_len
     for row, own in enumerate(ids):
         if not 1 <= len(own) <= top:
-            raise InputError(f"text {row} has {len(own)} tokens, the model takes 1 to {top}; see studies.usable")
+            raise InputError(f"text {row} has {len(own)} tokens, the model takes 1 to {top}; leave it out")
     lengths = torch.tensor([len(own) for own in ids])
     return pad_sequence([torch.tensor(own) for own in ids], batch_first=True), lengths
 
 
-def _check(ratios: Sequence[float], conditions: Sequence[str], count: int) -> None:
+def _check(ratios: Sequence[float], conditions: Sequence[str]) -> None:
     for ratio in ratios:
         if not 0 < ratio <= 1:
             raise InputError(f"a mask ratio must be above 0 and at most 1, got {ratio}")
     for name in conditions:
         if name not in CONDITIONS:
             raise InputError(f"unknown condition {name!r}; there are {', '.join(CONDITIONS)}")
-    if SHUFFLED in conditions and count < 2:
-        raise InputError("shuffled vectors need at least two texts")

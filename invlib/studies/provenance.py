@@ -1,7 +1,11 @@
-"""Provenance: which state of this project made a file."""
+"""Provenance: which state of this project made a file, and how a table is written."""
 
 import subprocess
 from pathlib import Path
+
+import pandas as pd
+
+from invlib.checkpoint import write_atomically
 
 
 def commit_of_this_clone() -> str:
@@ -20,3 +24,9 @@ def commit_of_this_clone() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
+
+
+def write_table(path: Path, table: pd.DataFrame, float_format: str = "%.4f") -> None:
+    """Write a table as CSV, whole or not at all. Raises `InputError` where it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda partial: table.to_csv(partial, index=False, float_format=float_format))

@@ -1,13 +1,11 @@
-"""Recovery: how much a search finds for how many encoder queries.
+"""Search: exact match, BLEU and cosine against encoder queries.
 
-`python -m invlib.studies.search --text FILE` writes `search.csv` beside a checkpoint's weights: every metric against
-the number of queries, and which commit measured it when. It may be stopped at any moment; the same command goes on with
-the sentences that are missing.
+It writes `search.csv` beside a checkpoint's weights: every metric against the number of queries, and which commit
+measured it when. It may be stopped at any moment; the same command goes on with the sentences that are missing.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +14,14 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from invlib.checkpoint import locate, write_atomically
+from invlib.checkpoint import locate
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
-from invlib.studies.provenance import commit_of_this_clone
-from invlib.studies.score import usable
+from invlib.studies.provenance import commit_of_this_clone, write_table
+from invlib.studies.score import fitting
 from invlib.training.pairs import read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
@@ -68,53 +66,49 @@ def curve(references: Sequence[str], best: Sequence[dict[str, str]], encoder: En
     ).reset_index(drop=True)[["queries", "metric", "value", "low", "high", "n"]]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    chosen = _parser().parse_args(arguments)
-    progress, commit = chosen.progress or Path("data/runs/recovery.jsonl"), commit_of_this_clone()
-    try:
-        dtype, stop = (torch.bfloat16, BF16_STOP) if chosen.bf16 else (torch.float32, SwapBeam.stop_cosine)
-        inverter = Inverter.load(chosen.checkpoint, dtype=dtype)
-        asked = Encoder.load(inverter.config.encoder_model, dtype=dtype)
-        texts = usable(inverter, read_texts(chosen.text))[: chosen.limit]
-        strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries, stop)]
-        settings = {"checkpoint": chosen.checkpoint, "strategies": [str(strategy) for strategy in strategies]}
-        done = _done(progress, {"settings": settings}, texts)
-        budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
-        remaining = texts[len(done) :]
-        rounds = recover(inverter, remaining, strategies, encode=asked.encode, seed=len(done))
-        with open(progress, "a", encoding="utf-8") as file:
-            for text, found in tqdm(zip(remaining, rounds, strict=True), total=len(remaining), unit=" sentences"):
-                done.append({"text": text, "best": {str(budget): best_within(found, budget) for budget in budgets}})
-                print(json.dumps(done[-1]), file=file, flush=True)
-        table = curve(texts, [row["best"] for row in done], inverter.encoder)
-        table = table.assign(commit=commit, made=datetime.now(UTC).isoformat(timespec="seconds"))
-        out = chosen.out or locate(chosen.checkpoint) / "search.csv"
-        write_atomically(out, lambda path: table.to_csv(path, index=False, float_format="%.4f"))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {progress}", file=sys.stderr)
-        return 130
-    print(table.pivot(index="queries", columns="metric", values="value").round(3).to_string())
-    print(f"n = {len(texts)}; written to {out}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m invlib.studies.search", description="Exact match, BLEU and cosine against encoder queries."
-    )
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--limit", type=int, default=500, help="only the first texts that fit (default: 500)")
     parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
     parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
     parser.add_argument("--bf16", action="store_true", help="search in bf16: faster; vectors and scores stay fp32")
-    parser.add_argument("--progress", type=Path, help="what is done so far; default data/runs/recovery.jsonl")
+    parser.add_argument("--progress", type=Path, default=Path("data/runs/recovery.jsonl"), help="what is done so far")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
-    return parser
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Search for every sentence that is not done yet; then write `search.csv` and print it."""
+    commit = commit_of_this_clone()
+    dtype, stop = (torch.bfloat16, BF16_STOP) if chosen.bf16 else (torch.float32, SwapBeam.stop_cosine)
+    inverter = Inverter.load(chosen.checkpoint, dtype=dtype)
+    asked = Encoder.load(inverter.config.encoder_model, dtype=dtype)
+    texts = fitting(read_texts(chosen.text), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+    strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries, stop)]
+    settings = {"checkpoint": chosen.checkpoint, "strategies": [str(strategy) for strategy in strategies]}
+    done = _done(chosen.progress, {"settings": settings}, texts)
+    remaining = texts[len(done) :]
+    rounds = recover(inverter, remaining, strategies, encode=asked.encode, seed=len(done))
+    try:
+        done += _recorded(chosen, tqdm(zip(remaining, rounds, strict=True), total=len(remaining), unit=" sentences"))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command goes on from {chosen.progress}") from None
+    table = curve(texts, [row["best"] for row in done], inverter.encoder)
+    table = table.assign(commit=commit, made=datetime.now(UTC).isoformat(timespec="seconds"))
+    out = chosen.out or locate(chosen.checkpoint) / "search.csv"
+    write_table(out, table)
+    print(table.pivot(index="queries", columns="metric", values="value").round(3).to_string())
+    print(f"n = {len(texts)}; written to {out}")
+
+
+def _recorded(chosen: argparse.Namespace, rounds) -> Iterator[dict]:
+    """The best text at every budget, sentence by sentence, each written to the progress file when it is found."""
+    budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
+    with open(chosen.progress, "a", encoding="utf-8") as file:
+        for text, found in rounds:
+            row = {"text": text, "best": {str(budget): best_within(found, budget) for budget in budgets}}
+            print(json.dumps(row), file=file, flush=True)
+            yield row
 
 
 def _done(path: Path, header: dict, texts: Sequence[str]) -> list[dict]:
@@ -130,7 +124,3 @@ def _done(path: Path, header: dict, texts: Sequence[str]) -> list[dict]:
     if [row["text"] for row in done] != list(texts[: len(done)]):
         raise InputError(f"{path} holds a run on other sentences; choose another --progress")
     return done
-
-
-if __name__ == "__main__":
-    sys.exit(main())

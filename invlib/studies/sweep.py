@@ -4,36 +4,38 @@ Every cell is kept on disk under a key made of all that it depends on, so a fini
 an interrupted sweep goes on where it stopped.
 """
 
-import dataclasses
-import functools
-import hashlib
-import inspect
 import json
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
 from invlib.checkpoint import fingerprint, write_atomically
 from invlib.encoder import check_texts
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.metrics import cosine, interval, ranks, score
+from invlib.metrics import mean_interval, ranks, reencoded, score, share_interval, words
 from invlib.perturb import Perturbation, Unchanged, apply
 from invlib.studies.controls import CONTROLS, INVERTED, nearest, somebody_else
-from invlib.studies.independent import LatentSemantic
-from invlib.studies.leaks import Record, scorecard
+from invlib.studies.leaks import Record, leaked
 
 VERSION = 1  # of what a cell holds; raise it when a metric or a control changes
 CACHE = Path("data/runs/sweep")
 NO_VECTOR = "no vector"
 DECODINGS = {"8 steps": {"num_steps": 8}}
+LATENT_DIM = 128
 Decoding = Mapping[str, Any] | Callable[[Perturbation], Mapping[str, Any]]
 
 
@@ -50,13 +52,8 @@ class Cell:
         """The columns by which its rows are found."""
         p = self.perturbation
         name, strength, measure = (NO_VECTOR, 0, "nothing") if p is None else (p.name, p.strength, p.measure)
-        return {
-            "perturbation": name,
-            "strength": float(strength),
-            "measure": measure,
-            "decoding": self.decoding,
-            "seed": self.seed,
-        }
+        where = {"perturbation": name, "strength": float(strength), "measure": measure}
+        return {**where, "decoding": self.decoding, "seed": self.seed}
 
 
 def sweep(
@@ -77,16 +74,17 @@ def sweep(
     seeds: of the noise and of the decoding.
     reference: with the clean vector (perturbation "none") and the unconditional prior, for every decoding and seed.
     cache: folder of the finished cells. A cell's key is made of the weights, the encoder, the texts, the perturbation
-      with all its parameters, the decoding and the seed; a file there is read instead of computed.
+      with all its parameters, the decoding and the seed; a file there is read instead of computed. Classes and
+      functions are known by their names: one whose formula changes needs another name or another cache.
 
     Columns: perturbation, strength, measure, decoding, seed, attacker, metric, value, low, high, n. Attackers:
       inverted: from the perturbed vector, as its `recover` maps it back.
       shuffled embeddings: the same texts beside another text's reference: what any fluent text would score.
       nearest sentence: the other text whose clean vector is closest to the perturbed one; needs no model.
       unconditional prior: in rows of perturbation "no vector"; its lengths are those read from the clean vectors.
-    Metrics: those of `metrics.score`; cosine (attacked encoder) and independent_cosine (`LatentSemantic`, fitted on the
-      texts) of the recovered text to the true one; top_1 and rank of the true text among all the texts for the
-      recovered one; vector_cosine of the perturbed vector to the clean one. 95 % intervals over the n texts.
+    Metrics: those of `metrics.score`; cosine (attacked encoder) and independent_cosine (`Bench.independent`) of the
+      recovered text to the true one; top_1 and rank of the true text among all the texts for the recovered one;
+      vector_cosine of the perturbed vector to the clean one. 95 % intervals over the n texts.
     Raises `InputError` for texts or options that do not fit, and for a cell that cannot be read or written.
     """
     bench = Bench(inverter, texts)
@@ -102,8 +100,8 @@ def _tables(bench: "Bench", cells: Iterable[Cell], folder: Path) -> Iterator[pd.
     """The rows of each cell with its labels, read where it is finished, else computed and kept."""
     identity = bench.identity
     for cell in cells:
-        inputs = {**identity, **cell_inputs(cell)}
-        rows = _kept(folder, inputs) or _keep(folder, inputs, measure(bench, cell))
+        path = folder / f"{cell_key(identity, cell)}.json"
+        rows = _kept(path) or _keep(path, measure(bench, cell))
         yield pd.DataFrame(rows).assign(**cell.labels())
 
 
@@ -123,63 +121,60 @@ class Bench:
         return self.inverter.encoder.encode(self.texts)
 
     @cached_property
-    def independent(self) -> LatentSemantic:
-        return LatentSemantic(self.texts)
+    def independent(self) -> Pipeline:
+        """A second embedder, so that texts made to please the attacked encoder are found out, fitted on the texts.
+
+        TF-IDF of words and a truncated SVD (latent semantic analysis, Deerwester et al. 1990): it shares nothing with a
+        neural encoder, sees shared and co-occurring words and nothing else, and scores a paraphrase low.
+        """
+        tfidf = TfidfVectorizer(analyzer=words, sublinear_tf=True)
+        size = min(tfidf.fit_transform(self.texts).shape) - 1
+        return make_pipeline(tfidf, TruncatedSVD(max(1, min(LATENT_DIM, size)), random_state=0)).fit(self.texts)
 
     @property
     def identity(self) -> dict:
         """What every cell of this sweep depends on."""
-        secrets = [[(s.kind, s.value) for s in record.secrets] for record in self.records or ()]
-        weight = next(self.inverter.model.parameters())
-        return {
-            "version": VERSION,
-            "weights": fingerprint(self.inverter.model),
-            "precision": str(weight.dtype),
-            "encoder": self._encoder(),
-            "texts": _digest(json.dumps([self.texts, secrets]).encode()),
-        }
+        model, encoder = self.inverter.model, self.inverter.encoder
+        told = (encoder.name, encoder.prompt, encoder.dim, str(next(encoder.model.parameters()).dtype))
+        weights = (fingerprint(model), str(next(model.parameters()).dtype))
+        return {"version": VERSION, "weights": weights, "encoder": told, "texts": self.records or self.texts}
 
-    def _encoder(self) -> dict:
-        encoder = self.inverter.encoder
-        precision = str(next(encoder.model.parameters()).dtype)
-        return {"name": encoder.name, "prompt": encoder.prompt, "dim": encoder.dim, "precision": precision}
+    def score(self, texts: Sequence[str], vectors: np.ndarray, rows: np.ndarray | None = None) -> list[dict]:
+        """Every metric of what was written: metric, value, low, high, n.
 
-    def score(self, texts: Sequence[str], vectors: np.ndarray, of: np.ndarray | None = None) -> list[dict]:
-        """Every metric of what was written. vectors: of these texts, zero for an empty one; of: row → its reference."""
-        of = np.arange(len(texts)) if of is None else of
-        references, clean = [self.texts[i] for i in of], self.vectors[of]
-        table = score(references, texts)
-        places = ranks(vectors, self.vectors, of)
-        empty = ~vectors.any(axis=1)
-        cosines = np.where(empty, 0, cosine(np.where(empty[:, None], clean, vectors), clean))
+        vectors: of these texts, zero for an empty one; rows: which of the true texts each is compared with.
+        """
+        rows = np.arange(len(texts)) if rows is None else rows
+        references = [self.texts[row] for row in rows]
+        found = score(references, texts).to_dict("records")
+        encode, places = self.independent.transform, ranks(vectors, self.vectors, rows)
         more = {
-            "cosine": interval(cosines),
-            "independent_cosine": interval(self.independent.cosines(references, texts)),
-            "top_1": interval(places == 1, "exact_match"),  # that name has Wilson's interval
-            "rank": interval(places),
+            "cosine": mean_interval(_cosines(vectors, self.vectors[rows])),
+            "independent_cosine": mean_interval(_cosines(encode(texts), encode(references))),
+            "top_1": share_interval(places == 1),
+            "rank": mean_interval(places),
         }
-        rows = table.to_dict("records")
-        rows += [_row(metric, found, len(texts)) for metric, found in more.items()]
+        found += [_row(metric, interval, len(texts)) for metric, interval in more.items()]
         if self.records:
-            leaks = scorecard([self.records[i] for i in of], texts).query("metric == 'exact'")
-            rows += [_row(f"leaked {r.kind}", (r.value, r.low, r.high), r.n) for r in leaks.itertuples()]
-        return rows
+            shares = leaked([self.records[row] for row in rows], texts).query("metric == 'exact'")
+            found += [_row(f"leaked {r.kind}", (r.value, r.low, r.high), r.n) for r in shares.itertuples()]
+        return found
 
 
 def measure(bench: Bench, cell: Cell) -> list[dict]:
     """The rows of one cell, without the cell's own labels: attacker, metric, value, low, high, n."""
-    generator = torch.Generator().manual_seed(cell.seed)
+    inverter, generator = bench.inverter, torch.Generator().manual_seed(cell.seed)
     options = {"keep_trajectories": False, "generator": generator, **cell.options}
     if cell.perturbation is None:
-        texts = bench.inverter.invert(bench.vectors, conditional=False, **options).texts
+        texts = inverter.invert(bench.vectors, conditional=False, **options).texts
         return _labelled(CONTROLS[0], bench.score(texts, _encoded(bench, texts)))
     seen = apply(cell.perturbation, bench.vectors, generator)
-    texts = bench.inverter.invert(seen.vectors, **options).texts
+    texts = inverter.invert(seen.vectors, **options).texts
     vectors = _encoded(bench, texts)
     close = nearest(seen.vectors, bench.vectors, own_excluded=True)
     other = somebody_else(len(texts), generator)
     inverted = bench.score(texts, vectors)
-    inverted.append(_row("vector_cosine", interval(seen.cosines), len(texts)))
+    inverted.append(_row("vector_cosine", mean_interval(seen.cosines), len(texts)))
     return [
         *_labelled(INVERTED, inverted),
         *_labelled(CONTROLS[1], bench.score(texts, vectors, other)),
@@ -187,79 +182,22 @@ def measure(bench: Bench, cell: Cell) -> list[dict]:
     ]
 
 
-def cell_inputs(cell: Cell) -> dict:
-    """What a cell depends on besides its sweep, in plain values."""
-    return {
-        "perturbation": None if cell.perturbation is None else describe(cell.perturbation),
-        "options": {name: _plain(value) for name, value in cell.options.items()},
-        "seed": cell.seed,
-    }
-
-
-def describe(perturbation: Perturbation) -> dict:
-    """The class, the formulas and every parameter of a perturbation; arrays by their SHA-256.
-
-    The formulas, because one that is being written in a notebook changes under the same name.
-    Raises `InputError` for one whose parameters cannot be told: it is no dataclass.
-    """
-    kind = type(perturbation)
-    if not isinstance(perturbation, Perturbation) or not dataclasses.is_dataclass(perturbation):
-        raise InputError(
-            f"a sweep takes perturbations (dataclasses derived from invlib.perturb.Perturbation), got {kind.__name__}"
-        )
-    return {**_fields(perturbation), "formulas": _digest((_source(kind._store) + _source(kind._recover)).encode())}
-
-
-def _fields(value: Any) -> dict:
-    names = [field.name for field in dataclasses.fields(value)]
-    return {"class": _name(type(value)), **{name: _plain(getattr(value, name)) for name in names}}
-
-
-def _plain(value: Any) -> Any:
-    """A parameter in plain values: another parameter has others."""
-    if isinstance(value, Perturbation):
-        return describe(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _fields(value)
-    if isinstance(value, np.ndarray):
-        return _digest(str(value.shape).encode() + np.ascontiguousarray(value, np.float64).tobytes())
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, functools.partial):
-        return {"function": _plain(value.func), "arguments": _plain(value.args), "named": _plain(value.keywords)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return _written(value) if callable(value) else value
-
-
-def _written(function: Any) -> dict:
-    """How a function is written, and the values that were bound when it was made; not what it calls."""
-    function = inspect.unwrap(function)
-    told = {"function": _name(function), "source": _digest(_source(function).encode())}
-    if not inspect.isfunction(function):
-        return told
-    bound = inspect.getclosurevars(function).nonlocals
-    return {**told, "bound": _plain(bound), "defaults": _plain([function.__defaults__, function.__kwdefaults__])}
-
-
-def _name(thing: Any) -> str:
-    module = getattr(thing, "__module__", type(thing).__module__)
-    return f"{module}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
-
-
-def _source(function: Any) -> str:
-    """How a function is written, or its bytecode where nobody kept the text."""
+def cell_key(identity: Mapping[str, Any], cell: Cell) -> str:
+    """The name of a cell's file. Raises `InputError` for a perturbation or an option that has no name of its own."""
     try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return function.__code__.co_code.hex() if hasattr(function, "__code__") else _name(function)
+        return joblib.hash([identity, cell.perturbation, dict(cell.options), cell.seed])
+    except (pickle.PicklingError, TypeError, AttributeError):
+        raise InputError(
+            f"{cell.perturbation} with the decoding {dict(cell.options)} cannot name a cell; use numbers, texts, "
+            "dataclasses, and functions and classes that a module or notebook defines under their own names"
+        ) from None
 
 
 def _grid(
-    perturbations: Sequence[Perturbation], decodings: Mapping[str, Decoding], seeds: Sequence[int], reference: bool
+    perturbations: Sequence, decodings: Mapping[str, Decoding], seeds: Sequence[int], reference: bool
 ) -> Iterator[Cell]:
+    for other in (p for p in perturbations if not isinstance(p, Perturbation)):
+        raise InputError(f"a sweep takes perturbations (derived from invlib.perturb.Perturbation), got {other!r}")
     changed = [p for p in perturbations if not isinstance(p, Unchanged)]
     for label, options in decodings.items():
         for seed in seeds:
@@ -274,55 +212,37 @@ def _grid(
 
 
 def _encoded(bench: Bench, texts: Sequence[str]) -> np.ndarray:
-    """Vectors of what was written, [n, d]; zero for an empty text."""
-    vectors = np.zeros_like(bench.vectors)
-    rows = [row for row, text in enumerate(texts) if text.strip()]
-    if rows:
-        vectors[rows] = bench.inverter.encoder.encode([texts[row] for row in rows])
-    return vectors
+    return reencoded(texts, bench.inverter.encoder.encode, bench.vectors.shape[1])
 
 
-def _kept(folder: Path, inputs: dict) -> list[dict] | None:
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of matching rows, [n]; 0 where one of them is zero."""
+    return (normalize(a) * normalize(b)).sum(axis=1)
+
+
+def _kept(path: Path) -> list[dict] | None:
     """The rows of a finished cell, or None."""
-    path = _path(folder, inputs)
     if not path.is_file():
         return None
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return kept["rows"]
+        return json.loads(path.read_text(encoding="utf-8"))["rows"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is not a finished cell of a sweep; delete it and run the sweep again") from None
 
 
-def _keep(folder: Path, inputs: dict, rows: list[dict]) -> list[dict]:
+def _keep(path: Path, rows: list[dict]) -> list[dict]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot hold the cells of a sweep: {error.strerror}; choose another cache") from None
-    contents = json.dumps({"inputs": inputs, "rows": rows}, indent=1) + "\n"
-    write_atomically(_path(folder, inputs), lambda path: Path(path).write_text(contents, encoding="utf-8"))
+        reason = f"{path.parent} cannot hold the cells of a sweep: {error.strerror}"
+        raise InputError(f"{reason}; choose another cache") from None
+    write_atomically(path, lambda partial: Path(partial).write_text(json.dumps({"rows": rows}, indent=1) + "\n"))
     return rows
-
-
-def _path(folder: Path, inputs: dict) -> Path:
-    try:
-        plain = json.dumps(inputs, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{inputs['perturbation']} with the decoding {inputs['options']} holds values that cannot name a cell; "
-            "use numbers, texts, functions and dataclasses"
-        ) from None
-    return folder / f"{_digest(plain.encode())[:32]}.json"
-
-
-def _digest(contents: bytes) -> str:
-    return hashlib.sha256(contents).hexdigest()
 
 
 def _labelled(attacker: str, rows: list[dict]) -> list[dict]:
     return [{"attacker": attacker, **row} for row in rows]
 
 
-def _row(metric: str, found: tuple[float, float, float], n: int) -> dict:
-    value, low, high = found
-    return {"metric": metric, "value": value, "low": low, "high": high, "n": n}
+def _row(metric: str, interval: tuple[float, float, float], n: int) -> dict:
+    return {"metric": metric, **dict(zip(("value", "low", "high"), interval, strict=True)), "n": n}

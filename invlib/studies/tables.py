@@ -1,14 +1,13 @@
 """Tables: the full-size study that notebooks 06 and 07 read.
 
-`python -m invlib.studies.tables` sweeps every perturbation over the project's own texts, lets the adapted attackers and
-those with known pairs have their try, measures what each defence costs a search, and writes `sweep.csv`, `utility.csv`
-and `about.json` (commit, time, weights) into data/tables. Stopped at any moment, the same command goes on.
+It sweeps every perturbation over the project's own texts, lets the adapted attackers and those with known pairs have
+their try, measures what each defence costs a search, and writes `sweep.csv`, `utility.csv` and `about.json` (commit,
+time, weights) into data/tables. Stopped at any moment, the same command goes on.
 """
 
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,17 +20,16 @@ import torch
 
 from invlib import perturb
 from invlib.checkpoint import PACKAGE, fingerprint, locate, write_atomically
-from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.perturb import KnownPairs, Perturbation
 from invlib.studies.attackers import load_attackers, studied
 from invlib.studies.leaks import Record, read_records
-from invlib.studies.provenance import commit_of_this_clone
+from invlib.studies.provenance import commit_of_this_clone, write_table
 from invlib.studies.sweep import CACHE, sweep
 from invlib.studies.utility import Retrieval, cost, read_retrieval
 
 DATA = PACKAGE.parent / "data"
-DECODING = {"4 steps": {"num_steps": 4}}  # 0.005 of token F1 below 8 steps, and half the time
+DECODING = {"4 steps": {"num_steps": 4}}  # half the time of 8 steps, for little; notebook 06 compares them
 PER_KIND = 48  # sentences of each kind, beside all the records
 PAIRS = {"secret rotation": (10, 100, 200, 300, 400), "secret permutation": (1, 3)}
 
@@ -138,46 +136,33 @@ def costs(naive: Inverter, texts: Texts, seed: int = 0) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[first]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m invlib.studies.tables", description="Make the full-size tables.")
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--limit", type=int, help="only so many texts, for a trial (default: all 553)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished cells (default: {CACHE})")
     parser.add_argument("--out", type=Path, default=DATA / "tables")
-    chosen = parser.parse_args(arguments)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Write both tables and what made them."""
     started = time.perf_counter()
     commit = commit_of_this_clone()  # now: the tables themselves are no change that it should tell
+    naive = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
+    attackers = load_attackers(naive, locate(chosen.checkpoint) / "attackers")
+    texts = project_texts(limit=chosen.limit)
     try:
-        naive = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
-        attackers = load_attackers(naive, locate(chosen.checkpoint) / "attackers")
-        texts = project_texts(limit=chosen.limit)
-        _write(chosen.out / "utility.csv", costs(naive, texts))
-        _write(chosen.out / "sweep.csv", attacks(naive, attackers, texts, chosen.cache))
-        about = {
-            "commit": commit,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "weights": fingerprint(naive.model),
-            "texts": len(texts.studied),
-            "seconds": round(time.perf_counter() - started),
-            "machine": f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
-        }
-        contents = json.dumps(about, indent=1) + "\n"
-        write_atomically(chosen.out / "about.json", lambda path: Path(path).write_text(contents))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        write_table(chosen.out / "utility.csv", costs(naive, texts), "%.5g")
+        write_table(chosen.out / "sweep.csv", attacks(naive, attackers, texts, chosen.cache), "%.5g")
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {chosen.cache}", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt(f"the same command goes on from {chosen.cache}") from None
+    about = {
+        "commit": commit,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights": fingerprint(naive.model),
+        "texts": len(texts.studied),
+        "seconds": round(time.perf_counter() - started),
+        "machine": f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+    }
+    contents = json.dumps(about, indent=1) + "\n"
+    write_atomically(chosen.out / "about.json", lambda path: Path(path).write_text(contents))
     print(contents)
-    return 0
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda partial: table.to_csv(partial, index=False, float_format="%.5g"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@
 the store compares them (or mapped back, which for codes is the same).
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import torch
+from sklearn.metrics import ndcg_score
 
 from invlib.errors import InputError
-from invlib.metrics import interval
+from invlib.metrics import mean_interval
 from invlib.perturb import Perturbation, unit
 from invlib.perturb.perturbation import is_whole
 
@@ -36,7 +36,7 @@ def read_retrieval(folder: str | Path) -> Retrieval:
 
     Raises `InputError` for a missing file, an id that stands twice, or a judgement of a sentence that is not there.
     """
-    sentences, queries = (_read_lines(Path(folder) / f"{name}.jsonl") for name in ("sentences", "queries"))
+    sentences, queries = (_rows(Path(folder) / f"{name}.jsonl") for name in ("sentences", "queries"))
     column = {row["id"]: place for place, row in enumerate(sentences)}
     if len(column) < len(sentences):
         raise InputError(f"{folder}: an id stands twice in sentences.jsonl; make the ids unique")
@@ -98,11 +98,9 @@ def ndcg(queries: np.ndarray, sentences: np.ndarray, relevance: np.ndarray, *, k
     none = np.flatnonzero(~(relevance > 0).any(axis=1))
     if none.size:
         raise InputError(f"query {none[0]} has no relevant sentence; judge one or remove the query")
-    order = np.argsort(-(unit(queries) @ unit(sentences).T), axis=1, kind="stable")
-    discount = 1 / np.log2(np.arange(2, min(k, len(sentences)) + 2))
-    gained = np.take_along_axis(relevance, order, axis=1)[:, :k] @ discount
-    ideal = -np.sort(-relevance, axis=1)[:, :k] @ discount
-    return gained / ideal
+    ranks = scipy.stats.rankdata(-(unit(queries) @ unit(sentences).T), "ordinal", axis=1)
+    rows = zip(relevance[:, None], -ranks[:, None], strict=True)
+    return np.array([ndcg_score(grades, nearness, k=k) for grades, nearness in rows])
 
 
 def cost(
@@ -111,9 +109,6 @@ def cost(
     queries: np.ndarray,
     relevance: np.ndarray,
     generator: torch.Generator | None = None,
-    *,
-    k: int = 10,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """What a perturbation of sentences [n, d] and queries [q, d] leaves of the search: metric, value, low, high, n.
 
@@ -124,11 +119,11 @@ def cost(
     found = perturbation.recover(perturbation.store(sentences, generator))
     asked = perturbation.recover(perturbation.store(queries, generator))
     values = {
-        f"recall@{k}": neighbour_recall(sentences, found, k=k),
+        "recall@10": neighbour_recall(sentences, found),
         "rank_correlation": rank_correlation(sentences, found),
-        f"ndcg@{k}": ndcg(asked, found, relevance, k=k),
+        "ndcg@10": ndcg(asked, found, relevance),
     }
-    rows = [(metric, *interval(each, metric, seed), len(each)) for metric, each in values.items()]
+    rows = [(metric, *mean_interval(each), len(each)) for metric, each in values.items()]
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
 
 
@@ -160,7 +155,7 @@ def _check_finite(arrays: dict[str, np.ndarray]) -> None:
             raise InputError(f"{name} {broken[0]} has NaN or infinite entries; remove it or repair its source")
 
 
-def _read_lines(path: Path) -> list[dict]:
+def _rows(path: Path) -> list[dict]:
     if not path.is_file():
         raise InputError(f"there is no file {path}; the project's own set is in data/retrieval")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return pd.read_json(path, lines=True, dtype=False).to_dict("records")

@@ -13,7 +13,8 @@ from invlib.config import Config, ModelConfig, load_config
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.studies import ablations
-from invlib.studies.ablations import LongPrefixMDLM, PrefixMDLM, Variant, bell_counts, nats_per_character
+from invlib.studies.__main__ import main
+from invlib.studies.ablations import Variant, nats_per_character
 
 ROOT = Path(__file__).parents[2]
 POST_NORM = ModelConfig(
@@ -55,42 +56,6 @@ def corpus(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("kind", "length"), [(PrefixMDLM, 4), (LongPrefixMDLM, 16)])
-def test_prefix_tokens_come_from_the_vector_and_only_they_are_added(kind, length):
-    model, vectors = randomized(kind(POST_NORM)), torch.randn(2, 384, generator=torch.Generator().manual_seed(1))
-    xt = torch.tensor([[4, 7, 9, 4], [8, 4, 6, 0]])
-    modulation = model.modulation(vectors)
-    assert modulation.prefix.shape == (2, length, 32) and model.hidden_states(xt, modulation).shape == (2, 4, 32)
-    deaf = dataclasses.replace(modulation, prefix=modulation.prefix.flip(0))
-    assert not torch.allclose(model.hidden_states(xt, modulation), model.hidden_states(xt, deaf), atol=1e-3)
-    plain = ConditionalMDLM(POST_NORM)
-    plain.load_state_dict({n: w for n, w in model.state_dict().items() if not n.startswith("prefix_proj")})
-    seen = torch.tensor([4, 3])
-    padded = model.hidden_states(xt, modulation, seen)[1, :3]
-    torch.testing.assert_close(padded, model.hidden_states(xt[1:, :3], modulation.rows([1]))[0], atol=1e-5, rtol=1e-4)
-    empty = dataclasses.replace(modulation, prefix=modulation.prefix[:, :0])
-    model.prefix_length = 0
-    torch.testing.assert_close(model.hidden_states(xt, empty), plain.hidden_states(xt, modulation))
-
-
-def test_bell_shaped_masks_stand_around_one_half_and_a_share_masks_everything():
-    lengths = torch.full((20_000,), 20)
-    counts = bell_counts(lengths, torch.Generator().manual_seed(0))
-    assert counts.min() == 1 and counts.max() == 20
-    assert 0.15 < (counts == 20).float().mean() < 0.2, "15 % by choice and the tail of the bell"
-    inner = counts[counts < 20].float() / 20
-    assert abs(inner.mean() - 0.5) < 0.03 and (inner < 0.15).float().mean() < 0.1
-
-
-def test_vectors_may_be_scaled_instead_of_standardised(base, corpus, minilm):
-    variant = Variant("scaled", "-", times=lambda d: d / 2)
-    config = variant.config(base[0])
-    tokenizer, pairs = ablations._pairs(config, corpus, minilm)
-    model = ablations._start(variant, config, minilm, tokenizer, pairs)
-    vectors = torch.from_numpy(minilm.encode(["the dog"]))
-    torch.testing.assert_close(model._standardized(vectors), vectors * 192)
-
-
 @torch.inference_mode()
 def test_nats_per_character_are_those_of_a_straight_computation(minilm, pruned, sentences):
     model = randomized(ConditionalMDLM(dataclasses.replace(POST_NORM, max_seq_len=32)))
@@ -119,19 +84,20 @@ def test_every_variant_is_a_valid_change_of_the_bundled_configuration():
     base_run = ablations.VARIANTS[0].config(bundled)
     assert base_run.training.noise_share == 0 and not base_run.model.noise_condition
     for variant in ablations.VARIANTS[1:]:
-        others = (variant.kind, variant.counts, variant.times) != (ConditionalMDLM, None, None)
-        assert others or variant.config(bundled) != base_run, variant.name
+        assert variant.config(bundled) != base_run, variant.name
 
 
 def test_a_run_ends_with_its_compute_and_another_call_goes_on_with_what_is_missing(
     base, corpus, tmp_path, monkeypatch, capsys
 ):
-    trained, run = [], ablations.run
+    trained, train = [], ablations.train_variant
     monkeypatch.setattr(ablations, "VARIANTS", (ablations.VARIANTS[0], Variant("other", "-", {"num_layers": 1})))
-    monkeypatch.setattr(ablations, "run", lambda variant, *rest: (trained.append(variant.name), run(variant, *rest))[1])
-    out, arguments = tmp_path / "ablations.csv", ["--text", str(corpus), "--valid", str(corpus)]
+    monkeypatch.setattr(
+        ablations, "train_variant", lambda variant, *rest: (trained.append(variant.name), train(variant, *rest))[1]
+    )
+    out, arguments = tmp_path / "ablations.csv", ["ablations", "--text", str(corpus), "--valid", str(corpus)]
     arguments += ["--config", str(base[1]), "--limit", "6", "--tflop", "0.001", "--out"]
-    assert ablations.main([*arguments, str(out)]) == 0
+    assert main([*arguments, str(out)]) == 0
     table = pd.read_csv(out)
     assert list(table.columns) == list(ablations.COLUMNS) and table["variant"].tolist() == ["base"] * 3 + ["other"] * 3
     for _, own in table.groupby("variant"):
@@ -139,8 +105,8 @@ def test_a_run_ends_with_its_compute_and_another_call_goes_on_with_what_is_missi
     last = table.groupby("variant")["samples"].last()
     assert last["other"] > last["base"], "a smaller model sees more for the same compute"
     table[table["variant"] == "base"].to_csv(out, index=False)
-    assert ablations.main([*arguments, str(out)]) == 0
+    assert main([*arguments, str(out)]) == 0
     assert trained == ["base", "other", "other"] and len(pd.read_csv(out)) == 6
     for change in (["--limit", "5"], ["--tflop", "0.5"]):
-        assert ablations.main([*arguments, str(out), *change]) == 2
+        assert main([*arguments, str(out), *change]) == 2
         assert "holds runs of 0 TFLOP scored on 6 sentences" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from invlib import perturb
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.perturb.noise import directions
-from invlib.studies.attackers import Attacker, KnownTexts, adapt, linear_guess, load_attackers, main, studied
+from invlib.studies.__main__ import main
+from invlib.studies.attackers import Attacker, KnownTexts, adapt, linear_guess, load_attackers, studied
 
 DEFENCE = perturb.Truncation(192, 384)
 PERMUTED = perturb.SecretPermutation.draw(384, torch.Generator().manual_seed(0))
@@ -138,7 +139,7 @@ def test_what_is_no_attacker_is_told(naive, saved):
 
 def test_the_command_makes_what_it_is_asked_for(tmp_path, sentences, capsys):
     (tmp_path / "text.txt").write_text("\n".join(sentences))
-    command = ["--text", str(tmp_path / "text.txt"), "--steps", "0", "--out", str(tmp_path)]
+    command = ["attackers", "--text", str(tmp_path / "text.txt"), "--steps", "0", "--out", str(tmp_path)]
     assert main([*command, "--only", "int4", "binary"]) == 0
     assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == ["binary", "int4"]
     assert main([*command, "--only", "int5"]) == 2

@@ -10,7 +10,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from invlib.errors import InputError
-from invlib.metrics import interval, words
+from invlib.metrics import share_interval, words
 from invlib.studies import leaks
 from invlib.studies.leaks import KINDS, Record, Secret
 from invlib.tokenizer import Tokenizer
@@ -86,18 +86,18 @@ def test_the_examples_in_the_documentation_are_true():
     assert doctest.testmod(leaks).failed == 0 < doctest.testmod(leaks).attempted
 
 
-# --- the scorecard
+# --- how many leaked
 
 
-def test_the_scorecard_counts_the_secrets_of_each_kind_with_wilsons_interval():
+def test_the_secrets_of_each_kind_are_counted_with_wilsons_interval():
     texts = ["anna brown rang from 555-0114 .", "write to ivo at iva @ example . net", "paid twelve on 3 may"]
-    card = leaks.scorecard(RECORDS, texts).set_index(["kind", "metric"])
+    card = leaks.leaked(RECORDS, texts).set_index(["kind", "metric"])
     exact = {kind: row["value"] for (kind, metric), row in card.iterrows() if metric == "exact"}
     near = {kind: row["value"] for (kind, metric), row in card.iterrows() if metric == "near"}
     assert exact == {"name": 1 / 2, "phone": 1, "email": 0, "number": 0, "date": 1, "all": 3 / 6}
     assert near == {"name": 1, "phone": 1, "email": 0, "number": 0, "date": 1, "all": 4 / 6}
     assert card.loc[("all", "exact"), "n"] == 6 and card.loc[("name", "near"), "n"] == 2
-    wilson = interval([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], "exact_match")
+    wilson = share_interval([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     assert tuple(card.loc[("all", "exact"), ["value", "low", "high"]]) == pytest.approx(wilson)
     assert 0 < wilson[1] < 0.5 < wilson[2] < 1
 
@@ -118,21 +118,21 @@ def test_near_begins_at_four_fifths():
 
 
 def test_the_records_themselves_leak_everything_and_other_records_next_to_nothing(project):
-    card = leaks.scorecard(project, [record.text for record in project])
+    card = leaks.leaked(project, [record.text for record in project])
     assert (card["value"] == 1).all()
     others = [record.text for record in project[1:] + project[:1]]
-    card = leaks.scorecard(project, others).set_index(["kind", "metric"])
+    card = leaks.leaked(project, others).set_index(["kind", "metric"])
     assert card.loc[("all", "exact"), "value"] < 0.02
     assert card.loc[("canary", "near"), "value"] == 0
 
 
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(InputError, match="3 records but 1 texts"):
-        leaks.scorecard(RECORDS, ["a"])
+        leaks.leaked(RECORDS, ["a"])
     with pytest.raises(InputError, match="got one string"):
-        leaks.scorecard(RECORDS[:1], "a")
+        leaks.leaked(RECORDS[:1], "a")
     with pytest.raises(InputError, match="hold no secret"):
-        leaks.scorecard([Record("a", ())], ["a"])
+        leaks.leaked([Record("a", ())], ["a"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.studies import score as studies
+from invlib.studies.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_the_script_scores_every_source_and_length_and_counts_tokens(tmp_path, m
     ]  # what follows the slash names a part of the source
     path = tmp_path / "sentences.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert studies.main(["--text", str(path), "--out", str(tmp_path / "results.json"), "--steps", "2"]) == 0
+    assert main(["score", "--text", str(path), "--out", str(tmp_path / "results.json"), "--steps", "2"]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     by_source = pd.DataFrame(results["by_source"])
     assert by_source.groupby("group", sort=False)["n"].first().to_dict() == {"b": 8, "a": 4}
@@ -61,8 +62,8 @@ def test_the_script_scores_every_source_and_length_and_counts_tokens(tmp_path, m
 def test_a_text_too_small_for_groups_is_scored_as_a_whole(tmp_path, sentences, capsys):
     path, out = tmp_path / "few.jsonl", tmp_path / "results.json"
     path.write_text("".join(json.dumps({"text": text, "source": 3}) + "\n" for text in sentences[:3]))
-    assert studies.main(["--text", str(path), "--out", str(out), "--steps", "1"]) == 0
+    assert main(["score", "--text", str(path), "--out", str(out), "--steps", "1"]) == 0
     found = json.loads(out.read_text())
     assert found["scores"] and not found["by_length"] and not found["by_source"]
-    assert studies.main(["--text", str(path), "--limit", "-2"]) == 2
+    assert main(["score", "--text", str(path), "--limit", "-2"]) == 2
     assert "--limit must be at least 1, got -2" in capsys.readouterr().err

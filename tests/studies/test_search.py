@@ -10,8 +10,9 @@ import invlib
 from invlib.errors import InputError
 from invlib.search import BestOf, SwapBeam
 from invlib.studies import search as recovery
+from invlib.studies.__main__ import main
 from invlib.studies.provenance import commit_of_this_clone
-from invlib.studies.search import best_within, curve, main, recover
+from invlib.studies.search import best_within, curve, recover
 
 SENTENCES = ["I am late.", "Plants need light and water."]
 
@@ -50,7 +51,7 @@ def test_the_curve_scores_what_was_best_at_each_budget(inverter):
 
 
 def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, capsys):
-    command = ["--text", str(corpus), "--queries", "20", "--progress", str(tmp_path / "progress.jsonl")]
+    command = ["search", "--text", str(corpus), "--queries", "20", "--progress", str(tmp_path / "progress.jsonl")]
     whole = recovery.recover
 
     def stopped_after_one(*arguments, **options):
@@ -84,7 +85,7 @@ def test_a_search_in_bf16_asks_a_bf16_encoder_and_scores_in_fp32(corpus, tmp_pat
         return whole(inverter, texts, strategies, encode=encode, seed=seed)
 
     monkeypatch.setattr(recovery, "recover", watched)
-    command = ["--text", str(corpus), "--queries", "3", "--bf16", "--out", str(tmp_path / "a.csv")]
+    command = ["search", "--text", str(corpus), "--queries", "3", "--bf16", "--out", str(tmp_path / "a.csv")]
     assert main([*command, "--progress", str(tmp_path / "progress.jsonl")]) == 0
     ((dtype, difference, strategies),) = seen
     assert dtype == torch.bfloat16 and 1e-5 < difference < 1e-2
@@ -107,5 +108,5 @@ def test_another_runs_progress_is_refused(tmp_path, change, message):
 
 
 def test_a_missing_corpus_is_said_in_one_line(tmp_path, capsys):
-    assert main(["--text", str(tmp_path / "absent.txt"), "--progress", str(tmp_path / "p")]) == 2
+    assert main(["search", "--text", str(tmp_path / "absent.txt"), "--progress", str(tmp_path / "p")]) == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,26 @@ import invlib
 from invlib import perturb
 from invlib.encoder import Encoder
 from invlib.errors import InputError
+from invlib.metrics import cosine
 from invlib.policies import entropy_bounded
 from invlib.search import BestOf
-from invlib.studies import score as studies
 from invlib.studies import sweep as module
 from invlib.studies.controls import nearest, somebody_else
-from invlib.studies.independent import LatentSemantic
 from invlib.studies.leaks import Record, Secret
-from invlib.studies.sweep import Bench, Cell, cell_inputs, describe, measure, sweep
+from invlib.studies.sweep import Bench, Cell, cell_key, measure, sweep
 
 ONE_STEP = {"1 step": {"num_steps": 1}}
 NOISE = perturb.GaussianNoise(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken(perturb.Perturbation):
+    """One that a user has written, and wrongly."""
+
+    name, measure, strength = "broken", "nothing", 1
+
+    def _store(self, vectors, random):
+        return vectors * np.nan
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +80,9 @@ def test_the_figures_are_those_of_the_perturbed_vectors(run, inverter, sentences
         assert value(table, "inverted", metric, NOISE.name) == pytest.approx(expected[metric], abs=1e-5)
     assert value(table, "inverted", "vector_cosine", NOISE.name) == pytest.approx(seen.cosines.mean())
     assert value(table, "inverted", "vector_cosine") == pytest.approx(1)
-    independent = LatentSemantic(sentences).cosines(sentences, texts).mean()
-    assert value(table, "inverted", "independent_cosine", NOISE.name) == pytest.approx(independent)
+    independent = Bench(inverter, sentences).independent
+    own = cosine(independent.transform(texts), independent.transform(sentences)).mean()
+    assert value(table, "inverted", "independent_cosine", NOISE.name) == pytest.approx(own)
 
 
 def test_the_controls_do_not_know_the_text(run):
@@ -132,13 +143,6 @@ def test_other_weights_make_another_cell(inverter, sentences):
     assert {key for key in mine if mine[key] != theirs[key]} == {"weights"}
 
 
-def test_a_parameter_of_any_kind_is_part_of_the_description():
-    a, b = (perturb.SecretRotation.draw(8, torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    assert describe(a) != describe(b) and describe(a) == describe(perturb.SecretRotation(a.key.copy()))
-    assert describe(perturb.KnownPairs(a, None)) != describe(perturb.KnownPairs(b, None))
-    assert json.dumps(describe(perturb.KnownPairs(a, a.key, 3)))
-
-
 def test_records_are_counted_for_their_secrets(inverter, sentences, tmp_path):
     records = [Record(text, (Secret("name", text.split()[1]),)) for text in sentences[:3]]
     bench = Bench(inverter, [*records, Record(sentences[4], ())])
@@ -165,7 +169,7 @@ def test_an_empty_text_ranks_last_and_has_no_cosine(inverter, sentences):
         ({"texts": ["One.", "Two."]}, "needs at least 3 texts, got 2"),
         ({"texts": ["One.", "Two.", " "]}, "text 2 is ' '"),
         ({"seeds": ()}, "at least one perturbation .*, one decoding and one seed"),
-        ({"decodings": {"odd": {"num_steps": 1, "temperature": object()}}}, "values that cannot name a cell"),
+        ({"decodings": {"odd": {"num_steps": 1, "policy": lambda p: p}}}, "cannot name a cell"),
         ({"cache": "/dev/null/cells"}, "cannot hold the cells of a sweep"),
     ],
 )
@@ -175,12 +179,8 @@ def test_what_cannot_be_swept_is_said_in_one_line(run, options, message):
 
 
 def test_a_perturbation_that_returns_nan_ends_the_sweep_in_one_line(run):
-    class Broken(perturb.Scaling):
-        def _store(self, vectors, random):
-            return vectors * np.nan
-
-    with pytest.raises(InputError, match="scaling at strength 2 makes row 0 infinite or NaN"):
-        run([Broken(2.0)])
+    with pytest.raises(InputError, match="broken at strength 1 makes row 0 infinite or NaN"):
+        run([Broken()])
 
 
 def test_a_damaged_cell_is_named(run, tmp_path):
@@ -189,10 +189,6 @@ def test_a_damaged_cell_is_named(run, tmp_path):
     path.write_text(path.read_text()[:50])
     with pytest.raises(InputError, match=f"{path.name} is not a finished cell of a sweep; delete it"):
         run()
-
-
-def test_a_study_offers_the_sweep():
-    assert studies.sweep is sweep
 
 
 def test_a_cell_without_a_perturbation_does_not_hear_the_vector(inverter, sentences):
@@ -205,7 +201,7 @@ def test_a_cell_without_a_perturbation_does_not_hear_the_vector(inverter, senten
     assert [row["value"] for row in again if row["metric"] == "token_f1"] == [length]
 
 
-# --- controls and the independent embedder
+# --- controls, the independent embedder and the encoder
 
 
 def test_everybody_gets_another_ones_row_once():
@@ -222,23 +218,6 @@ def test_the_nearest_row_may_be_forbidden_to_be_the_own():
     assert nearest(vectors, vectors, own_excluded=True).tolist() == [1, 0, 1]
 
 
-def test_the_independent_embedder_sees_words_and_no_order(sentences):
-    embedder = LatentSemantic(sentences)
-    same, turned, other, unknown = embedder.cosines(
-        [sentences[0]] * 4, [sentences[0], " ".join(reversed(sentences[0].split())), sentences[9], "zzz qqq"]
-    )
-    assert same == pytest.approx(1) and turned == pytest.approx(1)
-    assert other < 0.5 and unknown == 0
-
-
-@pytest.mark.parametrize(
-    ("sentences", "message"), [(["One.", "Two."], "at least 3 sentences, got 2"), (["", "", ""], "no word to fit")]
-)
-def test_the_independent_embedder_needs_sentences(sentences, message):
-    with pytest.raises(InputError, match=message):
-        LatentSemantic(sentences)
-
-
 @pytest.mark.parametrize("change", [{"prompt": "query: "}, {"dim": 100}, {"dtype": torch.bfloat16}])
 def test_another_state_of_the_encoder_makes_another_cell(inverter, sentences, change):
     mine = Bench(inverter, sentences).identity
@@ -247,50 +226,52 @@ def test_another_state_of_the_encoder_makes_another_cell(inverter, sentences, ch
     assert mine.pop("encoder") != theirs.pop("encoder") and mine == theirs
 
 
-@dataclasses.dataclass(frozen=True)
-class Own(perturb.Perturbation):
-    """One that a user is writing."""
-
-    name = "own"
-    measure = "nothing"
-    strength = 1
-
-    def _store(self, vectors, random):
-        return vectors
-
-
-def test_a_changed_formula_makes_another_cell(monkeypatch):
-    before = describe(Own())
-    monkeypatch.setattr(Own, "_store", lambda self, vectors, random: -vectors)
-    assert describe(Own()) != before
+def test_the_independent_embedder_sees_words_and_no_order(inverter, sentences):
+    bench = Bench(inverter, sentences)
+    truth, turned, other, unknown = bench.independent.transform(
+        [sentences[0], " ".join(reversed(sentences[0].split())), sentences[9], "zzz qqq"]
+    )
+    assert cosine(truth[None], turned[None]) == pytest.approx(1)
+    assert cosine(truth[None], other[None]) < 0.5 and not unknown.any()
+    rows = {row["metric"]: row["value"] for row in bench.score(["zzz", *sentences[1:]], bench.vectors)}
+    assert rows["independent_cosine"] == pytest.approx((len(sentences) - 1) / len(sentences)), "0 without a known word"
 
 
-def test_strategies_partial_functions_and_numpy_numbers_name_a_cell():
-    def inputs(**options):
-        return json.dumps(cell_inputs(Cell(NOISE, "", options, 0)))
+# --- what names a cell
+
+
+def test_a_parameter_of_any_kind_is_part_of_the_key():
+    def key(perturbation):
+        return cell_key({}, Cell(perturbation, "", {}, 0))
+
+    a, b = (perturb.SecretRotation.draw(8, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert key(a) == key(perturb.SecretRotation(a.key.copy())) != key(b)
+    assert key(perturb.KnownPairs(a, None)) != key(perturb.KnownPairs(b, None))
+
+
+def test_strategies_and_partial_functions_name_a_cell_and_what_has_no_name_does_not():
+    def key(**options):
+        return cell_key({}, Cell(NOISE, "", options, 0))
 
     policies = [functools.partial(entropy_bounded, gamma=gamma) for gamma in (0.1, 0.1, 0.2)]
-    one, same, other = (inputs(policy=policy) for policy in policies)
+    one, same, other = (key(policy=policy) for policy in policies)
     assert one == same != other
-    assert inputs(search=BestOf(2)) == inputs(search=BestOf(2)) != inputs(search=BestOf(3))
-    assert inputs(policy=lambda p: p) != inputs(
-        policy=lambda p: -p  # on a line of its own: a lambda is told by its line
+    assert key(search=BestOf(2)) == key(search=BestOf(2)) != key(search=BestOf(3))
+    with pytest.raises(InputError, match="cannot name a cell; use numbers, texts, dataclasses"):
+        key(policy=lambda prediction, turn: turn)
+
+
+def test_a_key_is_the_same_in_another_process():
+    code = (
+        "from invlib.perturb import GaussianNoise; from invlib.studies.sweep import Cell, cell_key; "
+        "print(cell_key({'texts': ['one', 'two']}, Cell(GaussianNoise(0.02), '', {'num_steps': 1}, 0)))"
     )
-    assert inputs(temperature=np.float32(0.5)) == inputs(temperature=0.5)
-
-    def bounded(gamma):
-        return lambda prediction, turn: entropy_bounded(prediction, turn, gamma=gamma)
-
-    assert inputs(policy=bounded(0.1)) == inputs(policy=bounded(0.1)) != inputs(policy=bounded(0.2))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == cell_key({"texts": ["one", "two"]}, Cell(NOISE, "", {"num_steps": 1}, 0))
 
 
-def test_a_perturbation_without_parameters_and_options_that_are_none_are_told(run):
-    class Bare(perturb.Perturbation):
-        """No dataclass: its parameters cannot be told."""
-
-        strength, name, measure = 1, "bare", "nothing"
-
-    with pytest.raises(InputError, match="a sweep takes perturbations .* got Bare"):
-        run(perturbations=[Bare()])
+def test_what_is_no_perturbation_and_options_that_are_none_are_told(run):
+    with pytest.raises(InputError, match="a sweep takes perturbations .* got 0.02"):
+        list(module._grid([0.02], ONE_STEP, (0,), True))
     with pytest.raises(InputError, match="expected options of Inverter.invert, such as"):
         run(decodings={"fast": lambda perturbation: "fast"})

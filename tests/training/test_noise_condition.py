@@ -13,7 +13,6 @@ from invlib.config import Config, ModelConfig, TrainingConfig
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
-from invlib.studies.calibration import store_temperature
 from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.pairs import Pairs
 from invlib.training.start import initial_model
@@ -72,7 +71,7 @@ def corpus(minilm, pruned, tmp_path_factory) -> Pairs:
 
 def batch_of(pairs: Pairs, training: TrainingConfig, number: int = 0):
     model = ModelConfig(2304, 16, 32, 1, 2, 32, 384, 4, "minilm", "pruned", noise_condition=True)
-    batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], training.seed), training.batch_size)
+    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), training.batch_size, training.seed)
     return make_batch(pairs, batches, number, Config(model, training), Accelerator(cpu=True))
 
 
@@ -145,7 +144,9 @@ def test_a_run_starts_from_a_checkpoint_and_may_add_the_condition(start, minilm,
 def test_a_temperature_fitted_to_the_weights_before_is_not_that_of_the_weights_to_come(start, minilm, pruned, corpus):
     folder, config = start
     calibrated = shutil.copytree(folder, folder.with_name("calibrated"))
-    store_temperature(calibrated, 1.25)
+    stored = (calibrated / "config.yaml").read_text(encoding="utf-8")
+    (calibrated / "config.yaml").write_text(stored.replace("logit_temperature: 1.0", "logit_temperature: 1.25"))
+    assert checkpoint.read(calibrated)[1].logit_temperature == 1.25
     training = dataclasses.replace(config.training, start_from=str(calibrated))
     model = initial_model(dataclasses.replace(config, training=training), minilm, pruned, corpus)
     assert model.config.logit_temperature == 1
