@@ -5,8 +5,7 @@ measured it when. It may be stopped at any moment; the same command goes on with
 """
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,42 +13,36 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from invlib.checkpoint import locate
+from invlib.checkpoint import fingerprint, locate
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
+from invlib.studies.cells import cell_path, finished, keep
 from invlib.studies.provenance import commit_of_this_clone, write_table
 from invlib.studies.score import fitting
 from invlib.training.pairs import read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
+CACHE = Path("data/runs/search")
 BF16_STOP = 1 - 2e-4  # a text's own bf16 vector can be this far from its fp32 vector
 
 
-def recover(
-    inverter: Inverter,
-    texts: Sequence[str],
-    strategies: Sequence[Strategy],
-    *,
-    encode: Encode | None = None,
-    seed: int = 0,
-) -> Iterator[pd.DataFrame]:
-    """Search for every text from its vector alone; yields what was encoded: text, cosine, in the order of the queries.
+def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], encode: Encode, seed: int) -> pd.DataFrame:
+    """Search for a text from its vector alone; what was encoded: text, cosine, in the order of the queries.
 
-    The vectors are those of `inverter.encoder`; encode: what is asked, that encoder by default.
+    The vector is that of `inverter.encoder`; encode: what the search asks.
     """
-    for row, text in enumerate(texts):
-        vector = inverter.encoder.encode([text])
-        drafts = [tuple(inverter.invert(vector).trajectories[0].tokens[-1].tolist())]
-        target = inverter.target(vector[0], encode=encode, generator=torch.Generator().manual_seed(seed + row))
-        for _ in improve(target, strategies, drafts):
-            pass
-        if target.error:
-            raise InputError(f"sentence {row}: {target.error}; run the same command again")
-        found = target.found.values()
-        yield pd.DataFrame({"text": [f.text for f in found], "cosine": [f.cosine for f in found]})
+    vector = inverter.encoder.encode([text])
+    drafts = [tuple(inverter.invert(vector).trajectories[0].tokens[-1].tolist())]
+    target = inverter.target(vector[0], encode=encode, generator=torch.Generator().manual_seed(seed))
+    for _ in improve(target, strategies, drafts):
+        pass
+    if target.error:
+        raise InputError(f"{text!r}: {target.error}; run the same command again")
+    found = target.found.values()
+    return pd.DataFrame({"text": [f.text for f in found], "cosine": [f.cosine for f in found]})
 
 
 def best_within(found: pd.DataFrame, queries: int) -> str:
@@ -73,7 +66,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
     parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
     parser.add_argument("--bf16", action="store_true", help="search in bf16: faster; vectors and scores stay fp32")
-    parser.add_argument("--progress", type=Path, default=Path("data/runs/recovery.jsonl"), help="what is done so far")
+    parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished sentences (default: {CACHE})")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
 
 
@@ -85,42 +78,21 @@ def run(chosen: argparse.Namespace) -> None:
     asked = Encoder.load(inverter.config.encoder_model, dtype=dtype)
     texts = fitting(read_texts(chosen.text), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
     strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries, stop)]
-    settings = {"checkpoint": chosen.checkpoint, "strategies": [str(strategy) for strategy in strategies]}
-    done = _done(chosen.progress, {"settings": settings}, texts)
-    remaining = texts[len(done) :]
-    rounds = recover(inverter, remaining, strategies, encode=asked.encode, seed=len(done))
+    budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
+    identity, best = (fingerprint(inverter.model), str(dtype), strategies, budgets), []
     try:
-        done += _recorded(chosen, tqdm(zip(remaining, rounds, strict=True), total=len(remaining), unit=" sentences"))
+        for seed, text in enumerate(tqdm(texts, unit=" sentences")):
+            path = cell_path(chosen.cache, identity, text, seed)
+            row = finished(path)
+            if row is None:
+                found = recover(inverter, text, strategies, asked.encode, seed)
+                row = keep(path, {str(budget): best_within(found, budget) for budget in budgets})
+            best.append(row)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the same command goes on from {chosen.progress}") from None
-    table = curve(texts, [row["best"] for row in done], inverter.encoder)
+        raise KeyboardInterrupt(f"the same command goes on from {chosen.cache}") from None
+    table = curve(texts, best, inverter.encoder)
     table = table.assign(commit=commit, made=datetime.now(UTC).isoformat(timespec="seconds"))
     out = chosen.out or locate(chosen.checkpoint) / "search.csv"
     write_table(out, table)
     print(table.pivot(index="queries", columns="metric", values="value").round(3).to_string())
     print(f"n = {len(texts)}; written to {out}")
-
-
-def _recorded(chosen: argparse.Namespace, rounds) -> Iterator[dict]:
-    """The best text at every budget, sentence by sentence, each written to the progress file when it is found."""
-    budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
-    with open(chosen.progress, "a", encoding="utf-8") as file:
-        for text, found in rounds:
-            row = {"text": text, "best": {str(budget): best_within(found, budget) for budget in budgets}}
-            print(json.dumps(row), file=file, flush=True)
-            yield row
-
-
-def _done(path: Path, header: dict, texts: Sequence[str]) -> list[dict]:
-    """The finished sentences of an earlier run with the same settings; its file is begun where there is none."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        return []
-    first, *rows = path.read_text(encoding="utf-8").splitlines()
-    if json.loads(first) != header:
-        raise InputError(f"{path} holds a run with other settings ({first}); choose another --progress")
-    done = [json.loads(row) for row in rows][: len(texts)]
-    if [row["text"] for row in done] != list(texts[: len(done)]):
-        raise InputError(f"{path} holds a run on other sentences; choose another --progress")
-    return done

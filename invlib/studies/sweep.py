@@ -1,18 +1,14 @@
 """Sweep: perturbation × strength × decoding × seed → one tidy DataFrame, with intervals and controls.
 
-Every cell is kept on disk under a key made of all that it depends on, so a finished cell is never computed twice and
-an interrupted sweep goes on where it stopped.
+Every finished cell is kept on disk (`cells`), so none is computed twice and an interrupted sweep goes on.
 """
 
-import json
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -22,12 +18,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
-from invlib.checkpoint import fingerprint, write_atomically
+from invlib.checkpoint import fingerprint
 from invlib.encoder import check_texts
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, ranks, reencoded, score, share_interval, words
 from invlib.perturb import Perturbation, Unchanged, apply
+from invlib.studies.cells import cell_path, finished, keep
 from invlib.studies.controls import CONTROLS, INVERTED, nearest, somebody_else
 from invlib.studies.leaks import Record, leaked
 
@@ -74,8 +71,8 @@ def sweep(
     seeds: of the noise and of the decoding.
     reference: with the clean vector (perturbation "none") and the unconditional prior, for every decoding and seed.
     cache: folder of the finished cells. A cell's key is made of the weights, the encoder, the texts, the perturbation
-      with all its parameters, the decoding and the seed; a file there is read instead of computed. Classes and
-      functions are known by their names: one whose formula changes needs another name or another cache.
+      with all its parameters, the decoding and the seed; a file there is read instead of computed. A perturbation of
+      your own is known by its name and parameters: when its formula changes, give another name or another cache.
 
     Columns: perturbation, strength, measure, decoding, seed, attacker, metric, value, low, high, n. Attackers:
       inverted: from the perturbed vector, as its `recover` maps it back.
@@ -92,16 +89,16 @@ def sweep(
     if not cells:
         raise InputError("a sweep needs at least one perturbation (or the reference), one decoding and one seed")
     bar = tqdm(cells, desc="sweep", unit=" cells", disable=not progress)
-    tables = list(_tables(bench, bar, Path(cache).expanduser()))
+    tables = list(_tables(bench, bar, cache))
     return pd.concat(tables, ignore_index=True)[[*cells[0].labels(), *tables[0].columns[:6]]]
 
 
-def _tables(bench: "Bench", cells: Iterable[Cell], folder: Path) -> Iterator[pd.DataFrame]:
+def _tables(bench: "Bench", cells: Iterable[Cell], folder: str | Path) -> Iterator[pd.DataFrame]:
     """The rows of each cell with its labels, read where it is finished, else computed and kept."""
     identity = bench.identity
     for cell in cells:
-        path = folder / f"{cell_key(identity, cell)}.json"
-        rows = _kept(path) or _keep(path, measure(bench, cell))
+        path = cell_path(folder, identity, cell.perturbation, dict(cell.options), cell.seed)
+        rows = finished(path) or keep(path, measure(bench, cell))
         yield pd.DataFrame(rows).assign(**cell.labels())
 
 
@@ -182,17 +179,6 @@ def measure(bench: Bench, cell: Cell) -> list[dict]:
     ]
 
 
-def cell_key(identity: Mapping[str, Any], cell: Cell) -> str:
-    """The name of a cell's file. Raises `InputError` for a perturbation or an option that has no name of its own."""
-    try:
-        return joblib.hash([identity, cell.perturbation, dict(cell.options), cell.seed])
-    except (pickle.PicklingError, TypeError, AttributeError):
-        raise InputError(
-            f"{cell.perturbation} with the decoding {dict(cell.options)} cannot name a cell; use numbers, texts, "
-            "dataclasses, and functions and classes that a module or notebook defines under their own names"
-        ) from None
-
-
 def _grid(
     perturbations: Sequence, decodings: Mapping[str, Decoding], seeds: Sequence[int], reference: bool
 ) -> Iterator[Cell]:
@@ -218,26 +204,6 @@ def _encoded(bench: Bench, texts: Sequence[str]) -> np.ndarray:
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of matching rows, [n]; 0 where one of them is zero."""
     return (normalize(a) * normalize(b)).sum(axis=1)
-
-
-def _kept(path: Path) -> list[dict] | None:
-    """The rows of a finished cell, or None."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["rows"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is not a finished cell of a sweep; delete it and run the sweep again") from None
-
-
-def _keep(path: Path, rows: list[dict]) -> list[dict]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"{path.parent} cannot hold the cells of a sweep: {error.strerror}"
-        raise InputError(f"{reason}; choose another cache") from None
-    write_atomically(path, lambda partial: Path(partial).write_text(json.dumps({"rows": rows}, indent=1) + "\n"))
-    return rows
 
 
 def _labelled(attacker: str, rows: list[dict]) -> list[dict]:

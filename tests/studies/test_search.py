@@ -1,13 +1,10 @@
 """The search's curve: honest at every budget, and a run that can be stopped."""
 
-import json
-
 import pandas as pd
 import pytest
 import torch
 
 import invlib
-from invlib.errors import InputError
 from invlib.search import BestOf, SwapBeam
 from invlib.studies import search as recovery
 from invlib.studies.__main__ import main
@@ -35,11 +32,12 @@ def test_the_best_within_a_budget_is_the_closest_of_the_first_queries():
 
 
 def test_every_query_is_seen_in_its_order(inverter):
-    before = inverter.encoder.queries
-    first, second = recover(inverter, SENTENCES, [BestOf(5), SwapBeam(max_queries=40)])
+    before, encode = inverter.encoder.queries, inverter.encoder.encode
+    strategies = [BestOf(5), SwapBeam(max_queries=40)]
+    first, second = (recover(inverter, text, strategies, encode, seed) for seed, text in enumerate(SENTENCES))
     assert len(first) <= 40 and len(second) <= 40
     assert inverter.encoder.queries - before == len(first) + len(second) + len(SENTENCES), "and one for each vector"
-    assert first["text"][0] == inverter.invert(inverter.encoder.encode(SENTENCES[:1])).texts[0]
+    assert first["text"][0] == inverter.invert(encode(SENTENCES[:1])).texts[0]
     assert first["text"].is_unique
 
 
@@ -51,62 +49,52 @@ def test_the_curve_scores_what_was_best_at_each_budget(inverter):
 
 
 def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, capsys):
-    command = ["search", "--text", str(corpus), "--queries", "20", "--progress", str(tmp_path / "progress.jsonl")]
-    whole = recovery.recover
+    command = ["search", "--text", str(corpus), "--queries", "20", "--cache", str(tmp_path / "cells")]
+    whole, done = recovery.recover, []
 
-    def stopped_after_one(*arguments, **options):
-        yield next(whole(*arguments, **options))
-        raise KeyboardInterrupt
+    def recover_one(inverter, text, *rest):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(text)
+        return whole(inverter, text, *rest)
 
-    monkeypatch.setattr(recovery, "recover", stopped_after_one)
+    monkeypatch.setattr(recovery, "recover", recover_one)
     assert main([*command, "--out", str(tmp_path / "a.csv")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    assert len((tmp_path / "progress.jsonl").read_text().splitlines()) == 2
-    monkeypatch.undo()
-
+    assert f"the same command goes on from {tmp_path / 'cells'}" in capsys.readouterr().err
+    monkeypatch.setattr(
+        recovery, "recover", lambda inverter, text, *rest: done.append(text) or whole(inverter, text, *rest)
+    )
     assert main([*command, "--out", str(tmp_path / "a.csv")]) == 0
-    rows = [json.loads(row) for row in (tmp_path / "progress.jsonl").read_text().splitlines()[1:]]
-    assert [row["text"] for row in rows] == SENTENCES, "two words are too short, and nobody is done twice"
-    command[-1] = str(tmp_path / "another.jsonl")
+    assert done == SENTENCES, "two words are too short, and nobody is done twice"
+    command[-1] = str(tmp_path / "others")
     assert main([*command, "--out", str(tmp_path / "b.csv")]) == 0
+    assert done == SENTENCES * 2
     one, other = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv"))
     pd.testing.assert_frame_equal(one.drop(columns="made"), other.drop(columns="made"))
     assert sorted(one["queries"].unique()) == [1, 20] and one["made"].str.endswith("+00:00").all()
     assert one["commit"].unique().tolist() == [commit_of_this_clone()]
+    command[4] = "19"
+    main([*command, "--out", str(tmp_path / "c.csv")])
+    assert done == SENTENCES * 3, "another budget is another search"
 
 
 def test_a_search_in_bf16_asks_a_bf16_encoder_and_scores_in_fp32(corpus, tmp_path, monkeypatch):
     seen = []
     whole = recovery.recover
 
-    def watched(inverter, texts, strategies, *, encode, seed):
+    def watched(inverter, text, strategies, encode, seed):
         vectors = inverter.encoder.encode(SENTENCES)
         seen.append((inverter.model.token_embed.weight.dtype, abs(encode(SENTENCES) - vectors).max(), strategies))
-        return whole(inverter, texts, strategies, encode=encode, seed=seed)
+        return whole(inverter, text, strategies, encode, seed)
 
     monkeypatch.setattr(recovery, "recover", watched)
     command = ["search", "--text", str(corpus), "--queries", "3", "--bf16", "--out", str(tmp_path / "a.csv")]
-    assert main([*command, "--progress", str(tmp_path / "progress.jsonl")]) == 0
-    ((dtype, difference, strategies),) = seen
-    assert dtype == torch.bfloat16 and 1e-5 < difference < 1e-2
-    assert strategies[-1].stop_cosine == recovery.BF16_STOP
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda path: path.write_text('{"settings": 1}\n'), "a run with other settings"),
-        (lambda path: path.write_text(path.read_text() + '{"text": "Other.", "best": {}}\n'), "other sentences"),
-    ],
-)
-def test_another_runs_progress_is_refused(tmp_path, change, message):
-    path = tmp_path / "progress.jsonl"
-    assert recovery._done(path, {"settings": 0}, SENTENCES) == []
-    change(path)
-    with pytest.raises(InputError, match=message):
-        recovery._done(path, {"settings": 0}, SENTENCES)
+    assert main([*command, "--cache", str(tmp_path / "cells")]) == 0
+    for dtype, difference, strategies in seen:
+        assert dtype == torch.bfloat16 and 1e-5 < difference < 1e-2
+        assert strategies[-1].stop_cosine == recovery.BF16_STOP
 
 
 def test_a_missing_corpus_is_said_in_one_line(tmp_path, capsys):
-    assert main(["search", "--text", str(tmp_path / "absent.txt"), "--progress", str(tmp_path / "p")]) == 2
+    assert main(["search", "--text", str(tmp_path / "absent.txt"), "--cache", str(tmp_path / "p")]) == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -1,9 +1,6 @@
 """The sweep: its grid, its numbers, and that a finished cell is never computed twice."""
 
 import dataclasses
-import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +13,10 @@ from invlib import perturb
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.metrics import cosine
-from invlib.policies import entropy_bounded
-from invlib.search import BestOf
 from invlib.studies import sweep as module
 from invlib.studies.controls import nearest, somebody_else
 from invlib.studies.leaks import Record, Secret
-from invlib.studies.sweep import Bench, Cell, cell_key, measure, sweep
+from invlib.studies.sweep import Bench, Cell, measure, sweep
 
 ONE_STEP = {"1 step": {"num_steps": 1}}
 NOISE = perturb.GaussianNoise(0.02)
@@ -170,7 +165,7 @@ def test_an_empty_text_ranks_last_and_has_no_cosine(inverter, sentences):
         ({"texts": ["One.", "Two.", " "]}, "text 2 is ' '"),
         ({"seeds": ()}, "at least one perturbation .*, one decoding and one seed"),
         ({"decodings": {"odd": {"num_steps": 1, "policy": lambda p: p}}}, "cannot name a cell"),
-        ({"cache": "/dev/null/cells"}, "cannot hold the cells of a sweep"),
+        ({"cache": "/dev/null/cells"}, "cannot hold cells"),
     ],
 )
 def test_what_cannot_be_swept_is_said_in_one_line(run, options, message):
@@ -187,7 +182,7 @@ def test_a_damaged_cell_is_named(run, tmp_path):
     run()
     path = next((tmp_path / "cells").glob("*.json"))
     path.write_text(path.read_text()[:50])
-    with pytest.raises(InputError, match=f"{path.name} is not a finished cell of a sweep; delete it"):
+    with pytest.raises(InputError, match=f"{path.name} is not a finished cell; delete it"):
         run()
 
 
@@ -235,39 +230,6 @@ def test_the_independent_embedder_sees_words_and_no_order(inverter, sentences):
     assert cosine(truth[None], other[None]) < 0.5 and not unknown.any()
     rows = {row["metric"]: row["value"] for row in bench.score(["zzz", *sentences[1:]], bench.vectors)}
     assert rows["independent_cosine"] == pytest.approx((len(sentences) - 1) / len(sentences)), "0 without a known word"
-
-
-# --- what names a cell
-
-
-def test_a_parameter_of_any_kind_is_part_of_the_key():
-    def key(perturbation):
-        return cell_key({}, Cell(perturbation, "", {}, 0))
-
-    a, b = (perturb.SecretRotation.draw(8, torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    assert key(a) == key(perturb.SecretRotation(a.key.copy())) != key(b)
-    assert key(perturb.KnownPairs(a, None)) != key(perturb.KnownPairs(b, None))
-
-
-def test_strategies_and_partial_functions_name_a_cell_and_what_has_no_name_does_not():
-    def key(**options):
-        return cell_key({}, Cell(NOISE, "", options, 0))
-
-    policies = [functools.partial(entropy_bounded, gamma=gamma) for gamma in (0.1, 0.1, 0.2)]
-    one, same, other = (key(policy=policy) for policy in policies)
-    assert one == same != other
-    assert key(search=BestOf(2)) == key(search=BestOf(2)) != key(search=BestOf(3))
-    with pytest.raises(InputError, match="cannot name a cell; use numbers, texts, dataclasses"):
-        key(policy=lambda prediction, turn: turn)
-
-
-def test_a_key_is_the_same_in_another_process():
-    code = (
-        "from invlib.perturb import GaussianNoise; from invlib.studies.sweep import Cell, cell_key; "
-        "print(cell_key({'texts': ['one', 'two']}, Cell(GaussianNoise(0.02), '', {'num_steps': 1}, 0)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == cell_key({"texts": ["one", "two"]}, Cell(NOISE, "", {"num_steps": 1}, 0))
 
 
 def test_what_is_no_perturbation_and_options_that_are_none_are_told(run):

@@ -1,0 +1,55 @@
+"""Cells: what makes another key and what makes the same one; a file is a finished cell or an error."""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from invlib import perturb
+from invlib.errors import InputError
+from invlib.policies import entropy_bounded
+from invlib.search import BestOf
+from invlib.studies.cells import cell_path, finished, keep
+
+
+def key(*inputs) -> str:
+    return cell_path("cells", *inputs).stem
+
+
+def test_a_parameter_of_any_kind_is_part_of_the_key():
+    a, b = (perturb.SecretRotation.draw(8, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert key(a) == key(perturb.SecretRotation(a.key.copy())) != key(b)
+    assert key(perturb.KnownPairs(a, None)) != key(perturb.KnownPairs(b, None))
+    assert key(perturb.GaussianNoise(0.02)) != key(perturb.GaussianNoise(0.021))
+    assert key("one", 1) != key("one", 2) != key("two", 2)
+    assert key(np.zeros(3)) == key(np.zeros(3)) != key(np.zeros(4))
+
+
+def test_strategies_and_partial_functions_name_a_cell_and_what_has_no_name_does_not():
+    one, same, other = (key(functools.partial(entropy_bounded, gamma=gamma)) for gamma in (0.1, 0.1, 0.2))
+    assert one == same != other
+    assert key(BestOf(2)) == key(BestOf(2)) != key(BestOf(3))
+    with pytest.raises(InputError, match="cannot name a cell .*; use numbers, texts, dataclasses"):
+        key(lambda prediction, turn: turn)
+
+
+def test_a_key_is_the_same_in_another_process():
+    code = "from invlib.perturb import GaussianNoise; from invlib.studies.cells import cell_path; print("
+    code += "cell_path('cells', {'texts': ['one', 'two']}, GaussianNoise(0.02), {'num_steps': 1}).stem)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == key({"texts": ["one", "two"]}, perturb.GaussianNoise(0.02), {"num_steps": 1})
+
+
+def test_what_is_kept_is_found_again_and_a_damaged_file_is_named(tmp_path):
+    path = cell_path(tmp_path / "cells", 1)
+    assert finished(path) is None
+    assert keep(path, [{"value": 0.1}]) == finished(path) == [{"value": 0.1}]
+    path.write_text(path.read_text()[:5])
+    with pytest.raises(InputError, match=f"{path.name} is not a finished cell; delete it"):
+        finished(path)
+    with pytest.raises(InputError, match="cannot hold cells: .*; choose another cache"):
+        keep(Path("/dev/null/cells/a.json"), [])
