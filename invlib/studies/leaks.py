@@ -3,7 +3,7 @@
 Secrets and texts are compared as the encoder sees them (`metrics.words`): case, accents and blanks do not count.
 exact: the secret's words stand in the text, one after the other. "12" is not found in "120" or "12th".
 near: some run of the text's words, up to one longer or shorter, has a normalised edit similarity
-  (1 - Levenshtein distance / longer length, in characters) of at least 0.8. Every exact find is near.
+  (1 - Levenshtein distance / longer length, in characters) of at least 0.8. Every exact find, of similarity 1, is near.
 
 Short secrets turn up by chance ("7", a common first name): read the shares beside those of a control, such as the
 texts inverted from shuffled vectors.
@@ -56,8 +56,8 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def find_secrets(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
-    """What came back of each secret: one row per secret, with its record, kind and value; exact, near (0 or 1) and the
-    similarity of the nearest run of words.
+    """What came back of each secret: one row per secret, with its record, kind and value; the similarity of the nearest
+    run of words; exact and near (0 or 1).
 
     Raises `InputError` unless there is one text per record, and at least one secret.
     """
@@ -66,14 +66,14 @@ def find_secrets(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFram
     if len(records) != len(texts):
         raise InputError(f"{len(records)} records but {len(texts)} texts; give one text per record")
     rows = [
-        (row, secret.kind, secret.value, float(contains(text, secret.value)), similarity(text, secret.value))
+        (row, secret.kind, secret.value, similarity(text, secret.value))
         for row, (record, text) in enumerate(zip(records, texts, strict=True))
         for secret in record.secrets
     ]
     if not rows:
         raise InputError("the records hold no secret, so none can leak; give records with secrets")
-    found = pd.DataFrame(rows, columns=["record", "kind", "value", "exact", "similarity"])
-    return found.assign(near=(found["similarity"] >= NEAR).astype(float))
+    found = pd.DataFrame(rows, columns=["record", "kind", "value", "similarity"])
+    return found.assign(exact=1.0 * (found["similarity"] == 1), near=1.0 * (found["similarity"] >= NEAR))
 
 
 def leaked(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
@@ -93,21 +93,11 @@ def leaked(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "metric", "value", "low", "high", "n"])
 
 
-def contains(text: str, value: str) -> bool:
-    """Do the words of the value stand in the text, one after the other?
-
-    >>> contains("call Ana on 555-0114 .", "555-0114"), contains("room 120", "12")
-    (True, False)
-    """
-    wanted, given = words(value), words(text)
-    return any(given[i : i + len(wanted)] == wanted for i in range(len(given) - len(wanted) + 1))
-
-
 def similarity(text: str, value: str) -> float:
     """Normalised edit similarity of the value to the nearest run of words in the text, in [0, 1]; 0 in an empty text.
 
-    >>> round(similarity("ask Anna Brown", "Ana Brown"), 2)
-    0.9
+    >>> round(similarity("ask Anna Brown", "Ana Brown"), 2), similarity("call 555 - 0114", "555-0114")
+    (0.9, 1.0)
     """
     wanted, given = words(value), words(text)
     runs = (
@@ -131,7 +121,7 @@ def _record(line: str, place: str) -> Record:
     for secret in record.secrets:
         if secret.kind not in KINDS:
             raise InputError(f"{place} has a secret of kind {secret.kind!r}; the kinds are {', '.join(KINDS)}")
-        if not words(secret.value) or not contains(record.text, secret.value):
+        if similarity(record.text, secret.value) < 1:
             raise InputError(
                 f"{place}: the secret {secret.value!r} does not stand in its text; write it as it is there"
             )

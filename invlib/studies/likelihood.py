@@ -5,7 +5,7 @@ Read off the same rows: what the vector brings in nats per token, and whether co
 inversion starts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,6 @@ def masked_likelihood(
     inverter: Inverter,
     texts: Sequence[str],
     *,
-    ratios: Sequence[float] = RATIOS,
     conditions: Sequence[str] = (CONDITIONAL,),
     batch_size: int = 64,
     generator: torch.Generator | None = None,
@@ -38,26 +37,25 @@ def masked_likelihood(
     """One row per masked token: sentence, position, ratio, condition, token, log_prob, confidence, right.
 
     log_prob: of the true token, in nats. confidence: probability of the likeliest token; right: is it the true one?
-    Of every sentence and ratio round(ratio · length) tokens are masked, at least one, at random places; all conditions
-    see the same masks. conditional: the sentence's own vector; null: none; shuffled: another sentence's.
+    Of every sentence and each of RATIOS round(ratio · length) tokens are masked, at least one, at random places; all
+    conditions see the same masks. conditional: the sentence's own vector; null: none; shuffled: another sentence's.
 
-    Raises `InputError` for texts that do not fit the model, a ratio outside (0, 1], an unknown condition, and for
-    "null" where the checkpoint has no null embedding.
+    Raises `InputError` for texts that do not fit the model, an unknown condition, and for "null" where the checkpoint
+    has no null embedding.
     """
     x0, lengths = _tokens(inverter, texts)
-    _check(ratios, conditions)
-    modulations = dict(_modulations(inverter, texts, conditions, generator))
+    modulations, mask = dict(_modulations(inverter, texts, conditions, generator)), inverter.config.mask_token_id
     parts = []
     for rows in lengths.argsort(stable=True).split(batch_size):
-        own = x0[rows, : int(lengths[rows].max())]
-        for ratio in ratios:
-            counts = (ratio * lengths[rows]).round().long().clamp(min=1)
-            xt = mask_tokens(own, lengths[rows], counts, inverter.config.mask_token_id, generator)
+        own, n = x0[rows, : int(lengths[rows].max())], lengths[rows]
+        for ratio in RATIOS:
+            xt = mask_tokens(own, n, (ratio * n).round().long().clamp(min=1), mask, generator)
             at = xt != own
             row, position = at.nonzero(as_tuple=True)
-            places = {"sentence": rows[row], "position": position, "ratio": ratio, "token": own[at]}
-            for name, found in _judged(inverter, xt, modulations, rows, lengths[rows], own[at]):
-                parts.append(pd.DataFrame({**places, "condition": name, **found}))
+            places = {"sentence": rows[row].cpu(), "position": position.cpu(), "ratio": ratio, "token": own[at].cpu()}
+            for name, modulation in modulations.items():
+                logits = inverter.model(xt, modulation.rows(rows), lengths=n)
+                parts.append(pd.DataFrame({**places, "condition": name, **_judged(logits, own[at], mask)}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -106,6 +104,8 @@ def _modulations(
     inverter: Inverter, texts: Sequence[str], conditions: Sequence[str], generator: torch.Generator | None
 ) -> Iterator[tuple[str, Modulation]]:
     """What each condition tells the layers about every text."""
+    if unknown := set(conditions) - set(CONDITIONS):
+        raise InputError(f"unknown condition {min(unknown)!r}; there are {', '.join(CONDITIONS)}")
     vectors = torch.from_numpy(inverter.encoder.encode(texts)).to(inverter.model.device)
     for name in conditions:
         heard = vectors[somebody_else(len(texts), generator)] if name == SHUFFLED else vectors
@@ -114,41 +114,22 @@ def _modulations(
 
 
 def _judged(
-    inverter: Inverter,
-    xt: Int[Tensor, "batch length"],
-    modulations: Mapping[str, Modulation],
-    rows: Int[Tensor, "batch"],
-    lengths: Int[Tensor, "batch"],
-    tokens: Int[Tensor, "masked"],
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Per condition log_prob, confidence and right of the masked tokens."""
-    device = inverter.model.device
-    tokens = tokens.to(device)
-    for name, modulation in modulations.items():
-        logits, parts = inverter.model(xt.to(device), modulation.rows(rows), lengths=lengths.to(device)), []
-        for some, log_probs in log_probs_by_rows(logits, inverter.config.mask_token_id):
-            best, true = log_probs.max(dim=1), tokens[some]
-            log_prob = log_probs.gather(1, true[:, None])[:, 0]
-            parts.append(torch.stack([log_prob, best.values.exp(), (best.indices == true).float()]))
-        log_prob, confidence, right = torch.cat(parts, dim=1).cpu().numpy()
-        yield name, {"log_prob": log_prob, "confidence": confidence, "right": right > 0}
+    logits: Float[Tensor, "masked vocab"], tokens: Int[Tensor, "masked"], mask_token_id: int
+) -> dict[str, np.ndarray]:
+    parts = []
+    for some, log_probs in log_probs_by_rows(logits, mask_token_id):
+        best, true = log_probs.max(dim=1), tokens[some]
+        parts.append([log_probs.gather(1, true[:, None])[:, 0], best.values.exp(), best.indices == true])
+    log_prob, confidence, right = (torch.cat(own).cpu().numpy() for own in zip(*parts, strict=True))
+    return {"log_prob": log_prob, "confidence": confidence, "right": right}
 
 
 def _tokens(inverter: Inverter, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """x0 [n, longest] and lengths [n]."""
+    """x0 [n, longest] and lengths [n], on the model's device."""
     ids = inverter.tokenizer.encode(texts)
     top = inverter.config.max_seq_len
     for row, own in enumerate(ids):
         if not 1 <= len(own) <= top:
             raise InputError(f"text {row} has {len(own)} tokens, the model takes 1 to {top}; leave it out")
-    lengths = torch.tensor([len(own) for own in ids])
-    return pad_sequence([torch.tensor(own) for own in ids], batch_first=True), lengths
-
-
-def _check(ratios: Sequence[float], conditions: Sequence[str]) -> None:
-    for ratio in ratios:
-        if not 0 < ratio <= 1:
-            raise InputError(f"a mask ratio must be above 0 and at most 1, got {ratio}")
-    for name in conditions:
-        if name not in CONDITIONS:
-            raise InputError(f"unknown condition {name!r}; there are {', '.join(CONDITIONS)}")
+    lengths = torch.tensor([len(own) for own in ids], device=inverter.model.device)
+    return pad_sequence([torch.tensor(own) for own in ids], batch_first=True).to(lengths.device), lengths

@@ -7,7 +7,6 @@ inverted is not the one that was stored.
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
@@ -33,7 +32,7 @@ def with_prompt(encoder: Encoder, prompt: str) -> Encoder:
     return _copy(encoder, list(encoder.model), f"{encoder.name}, prompt {prompt!r}", prompt)
 
 
-def raw_vectors(encoder: Encoder, texts: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+def raw_vectors(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
     """Texts → float32 [n, embed_dim] without normalisation: what a store holds when that step was forgotten.
 
     Counts as queries. Raises the `InputError`s of `Encoder.encode`.
@@ -41,17 +40,9 @@ def raw_vectors(encoder: Encoder, texts: Sequence[str], *, batch_size: int = 64)
     texts = check_texts(texts)
     bare = [module for module in encoder.model if not isinstance(module, Normalize)]
     model = _copy(encoder, bare, encoder.name, encoder.prompt).model
-    vectors = model.encode(
-        texts,
-        batch_size=batch_size,
-        prompt=encoder.prompt,
-        truncate_dim=encoder.dim,
-        convert_to_numpy=False,
-        convert_to_tensor=True,
-        show_progress_bar=False,
-    )
+    vectors = model.encode(texts, prompt=encoder.prompt, truncate_dim=encoder.dim, show_progress_bar=False)
     encoder.queries += len(texts)
-    return vectors.to("cpu", torch.float32).numpy()
+    return vectors.astype(np.float32)
 
 
 def _pooling_like(module: Pooling, mode: str) -> Pooling:

@@ -4,7 +4,6 @@
 the store compares them (or mapped back, which for codes is the same).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from invlib.errors import InputError
 from invlib.metrics import mean_interval
 from invlib.perturb import Perturbation, unit
 from invlib.perturb.perturbation import is_whole
-
-ROWS = 512  # compared with all others at a time: [n, n] of a large store would not fit
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> 
     _check(clean, vectors)
     if not is_whole(k, 1, len(clean) - 1):
         raise InputError(f"k must be an integer from 1 to {len(clean) - 1} for {len(clean)} vectors, got {k}")
-    pairs = zip(_similarities(clean), _similarities(vectors), strict=True)
-    return np.array([np.isin(_top(after, k), _top(before, k)).mean() for before, after in pairs])
+    before, after = (np.argsort(-_similarities(v), axis=1, kind="stable")[:, :k] for v in (clean, vectors))
+    return np.array([np.isin(*pair).mean() for pair in zip(after, before, strict=True)])
 
 
 def rank_correlation(clean: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -72,12 +69,11 @@ def rank_correlation(clean: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     _check(clean, vectors)
     if len(clean) < 3:
         raise InputError(f"a rank correlation needs at least 3 vectors, got {len(clean)}")
-    found = []
-    for row, (before, after) in enumerate(zip(_similarities(clean), _similarities(vectors), strict=True)):
-        if np.ptp(before) == 0 or np.ptp(after) == 0:
-            raise InputError(f"row {row} is equally similar to all others; there is no ranking to compare")
-        found.append(np.corrcoef(scipy.stats.rankdata(before), scipy.stats.rankdata(after))[0, 1])
-    return np.array(found)
+    before, after = _similarities(clean), _similarities(vectors)
+    same = np.flatnonzero((np.ptp(before, axis=1) == 0) | (np.ptp(after, axis=1) == 0))
+    if same.size:
+        raise InputError(f"row {same[0]} is equally similar to all others; there is no ranking to compare")
+    return np.array([scipy.stats.spearmanr(*pair).statistic for pair in zip(before, after, strict=True)])
 
 
 def ndcg(queries: np.ndarray, sentences: np.ndarray, relevance: np.ndarray, *, k: int = 10) -> np.ndarray:
@@ -127,16 +123,10 @@ def cost(
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
 
 
-def _similarities(vectors: np.ndarray) -> Iterator[np.ndarray]:
-    """For each row its cosines to all other rows, [n - 1]: a vector that finds itself says nothing."""
-    vectors = unit(vectors)
-    for start in range(0, len(vectors), ROWS):
-        for row, cosines in enumerate(vectors[start : start + ROWS] @ vectors.T, start):
-            yield np.delete(cosines, row)
-
-
-def _top(similarities: np.ndarray, k: int) -> np.ndarray:
-    return np.argsort(-similarities, kind="stable")[:k]
+def _similarities(vectors: np.ndarray) -> np.ndarray:
+    """Each row's cosines to all other rows, [n, n - 1]: a vector that finds itself says nothing."""
+    cosines = unit(vectors) @ unit(vectors).T
+    return cosines[~np.eye(len(cosines), dtype=bool)].reshape(len(cosines), -1)
 
 
 def _check(clean: np.ndarray, vectors: np.ndarray) -> None:

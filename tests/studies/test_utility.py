@@ -60,13 +60,6 @@ def test_recall_of_unrelated_vectors_is_chance():
     assert found.mean() == pytest.approx(10 / 399, abs=0.01)
 
 
-def test_rows_beyond_one_block_are_compared_too(monkeypatch):
-    whole = utility.neighbour_recall(CLEAN, NOISY), utility.rank_correlation(CLEAN, NOISY)
-    monkeypatch.setattr(utility, "ROWS", 7)
-    np.testing.assert_allclose(utility.neighbour_recall(CLEAN, NOISY), whole[0])
-    np.testing.assert_allclose(utility.rank_correlation(CLEAN, NOISY), whole[1], atol=1e-6)
-
-
 @pytest.mark.parametrize("measure", [utility.neighbour_recall, utility.rank_correlation])
 def test_what_keeps_the_angles_costs_nothing(measure):
     rotated = perturb.SecretRotation.draw(16, torch.Generator().manual_seed(0)).store(CLEAN)
