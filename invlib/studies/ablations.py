@@ -34,10 +34,9 @@ from invlib.inverter import Inverter
 from invlib.masking import mask_tokens, stratified_counts, subs_logits
 from invlib.metrics import score
 from invlib.studies.provenance import write_table
-from invlib.studies.score import fitting
 from invlib.tokenizer import Tokenizer
 from invlib.training.batches import EqualLengthBatches, Mix, make_batch
-from invlib.training.pairs import Pairs, read_texts
+from invlib.training.pairs import Pairs, fitting, read_texts
 from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
 

@@ -6,6 +6,7 @@ budget, the same for all. The length head gets the same guess; nothing else chan
 """
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +14,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from sklearn.linear_model import Ridge
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from invlib.checkpoint import assemble, fingerprint, locate, write_atomically
+from invlib.config import Config, TrainingConfig
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.masking import mask_tokens, stratified_counts
 from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
-from invlib.training.batches import EqualLengthBatches, Mix
-from invlib.training.losses import diffusion_loss, low_variance
-from invlib.training.pairs import MIN_TOKENS, read_texts
+from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
+from invlib.training.pairs import MIN_TOKENS, Pairs, fitting, read_texts
+from invlib.training.trainer import Trainer
 
 SENTENCES = 8192  # whose vectors the attacker knows: own texts, put through the defence
 STEPS = 40
 BATCH = 128
 LEARNING_RATE = 2e-4
-LENGTH_WEIGHT = 0.1  # as in training
 RIDGE = 1e-3
 PREFIX = "cond_proj."
 
@@ -54,30 +56,26 @@ def studied(embed_dim: int) -> dict[str, Perturbation]:
     }
 
 
-@dataclass(frozen=True)
-class KnownTexts:
-    """What the attacker starts from: sentences as decoder tokens, and their clean vectors."""
+class KnownTexts(Pairs):
+    """What the attacker starts from: sentences as decoder tokens, and their clean vectors. Pairs in memory."""
 
-    tokens: np.ndarray  # [n, longest] right-padded with 0
-    lengths: np.ndarray  # [n]
-    vectors: np.ndarray  # float32 [n, embed_dim]
+    def __init__(self, tokens: np.ndarray, lengths: np.ndarray, embeddings: np.ndarray):
+        self.tokens, self.lengths, self.embeddings = tokens, lengths, embeddings
 
     @classmethod
     def draw(cls, inverter: Inverter, texts: Sequence[str], count: int = SENTENCES, *, seed: int = 0) -> "KnownTexts":
         """`count` of the texts that fit the model, at random, encoded. Raises `InputError` when fewer than two do."""
+        tokenizer, top = inverter.tokenizer, inverter.config.max_seq_len
         order = np.random.default_rng(seed).permutation(len(texts))[: 2 * count]  # some will be too long
-        ids = inverter.tokenizer.encode([texts[i] for i in order])
-        fits = [k for k, own in enumerate(ids) if MIN_TOKENS <= len(own) <= inverter.config.max_seq_len][:count]
-        if len(fits) < 2:
+        known = fitting([texts[row] for row in order], tokenizer, top)[:count]
+        if len(known) < 2:
             raise InputError(
-                f"{len(fits)} of {len(texts)} texts have {MIN_TOKENS} to {inverter.config.max_seq_len} tokens; "
+                f"{len(known)} of {len(texts)} texts have {MIN_TOKENS} to {top} tokens; "
                 "an attacker needs at least 2, and learns little from fewer than some thousand"
             )
-        lengths = np.array([len(ids[k]) for k in fits])
-        tokens = np.zeros((len(fits), lengths.max()), np.int64)
-        for row, k in enumerate(fits):
-            tokens[row, : lengths[row]] = ids[k]
-        return cls(tokens, lengths, inverter.encoder.encode([texts[order[k]] for k in fits], batch_size=128))
+        ids = [torch.tensor(own) for own in tokenizer.encode(known)]
+        tokens, lengths = pad_sequence(ids, batch_first=True).numpy(), np.array([len(own) for own in ids])
+        return cls(tokens, lengths, inverter.encoder.encode(known, batch_size=128))
 
 
 @dataclass(frozen=True)
@@ -156,30 +154,32 @@ def adapt(
     First in closed form: `linear_guess`, multiplied into the first layer. Then `steps` updates of `cond_proj` with
     AdamW on the loss of the training, with fresh noise every time.
     """
-    generator = torch.Generator().manual_seed(seed)
-    guess = dict(zip(("matrix", "offset"), linear_guess(naive.model, defence, known, generator), strict=True))
-    state = naive.model.state_dict()
-    start = {name: value.float().clone() for name, value in state.items() if name.startswith(PREFIX)}
-    start |= _after_guess(naive.model, f"{PREFIX}0.", guess["matrix"], guess["offset"])
-    masters = [nn.Parameter(value) for value in start.values()]
-    worker = _with_weights(naive.model, start)
-    weights = list(worker.cond_proj.requires_grad_(True).parameters())
-    optimizer = torch.optim.AdamW(masters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    batches = EqualLengthBatches(known.lengths, Mix([np.arange(len(known.lengths))], [1.0], seed), BATCH)
-    for step in tqdm(range(steps), desc=name or defence.name, unit=" steps", leave=False):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1 - step / steps)
-        _loss(worker, defence, known, batches.rows(step), generator).backward()
-        for master, weight in zip(masters, weights, strict=True):
-            master.grad, weight.grad = weight.grad.float(), None
-        nn.utils.clip_grad_norm_(masters, 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            for master, weight in zip(masters, weights, strict=True):
-                weight.copy_(master)
-    adapted = {key: value.detach() for key, value in zip(start, masters, strict=True)}
+    generator, own = torch.Generator().manual_seed(seed), naive.model
+    guess = dict(zip(("matrix", "offset"), linear_guess(own, defence, known, generator), strict=True))
+    start = {name: value.detach().float().clone() for name, value in own.state_dict().items()}
+    start |= _after_guess(own, f"{PREFIX}0.", **guess)
+    training = TrainingConfig(
+        batch_size=BATCH,
+        max_steps=steps + 1,  # the rate would be 0 in the last one
+        lr=LEARNING_RATE,
+        min_lr_ratio=0.0,
+        weight_decay=0.0,
+        mixed_precision=own.dtype == torch.bfloat16,
+        ema_decay=0.0,
+        weighting="low_variance",
+        trained=f"{PREFIX}*",
+        start_from="the naive inverter",
+        seed=seed,
+    )
+    model = assemble(own.config, start, Path("the attacker"))
+    trainer = Trainer(model, training, Accelerator())
+    batches = EqualLengthBatches(known.lengths, Mix([np.arange(len(known))], [1.0], seed), BATCH)
+    for number in tqdm(range(steps), desc=name or defence.name, unit=" steps", leave=False):
+        batch = make_batch(known, batches, number, Config(own.config, training), trainer.accelerator)
+        trainer.update([_defended(batch, defence, generator)])
+    adapted = {key: value for key, value in trainer.model.state_dict().items() if key.startswith(PREFIX)}
     stored = {key: value.to("cpu", torch.bfloat16) for key, value in {**adapted, **guess}.items()}
-    return Attacker(name or defence.name, fingerprint(naive.model), stored)
+    return Attacker(name or defence.name, fingerprint(own), stored)
 
 
 def linear_guess(
@@ -188,14 +188,18 @@ def linear_guess(
     """matrix B [d, d] and offset c [d] of z ≈ z' B + c, by ridge regression; z, z': the clean and the defended vectors,
     standardised as the model does it.
     """
-    clean = _standardised(model, known.vectors)
-    defended = _standardised(model, apply(defence, known.vectors, generator).vectors)
-    mean_clean, mean_defended = clean.mean(axis=0), defended.mean(axis=0)
-    x, y = defended - mean_defended, clean - mean_clean
-    size = RIDGE * (x**2).sum() / x.shape[1]
-    matrix = np.linalg.solve(x.T @ x + size * np.eye(x.shape[1]), x.T @ y)
-    offset = mean_clean - mean_defended @ matrix
-    return torch.from_numpy(matrix).float(), torch.from_numpy(offset).float()
+    defended = _standardised(model, apply(defence, known.embeddings, generator).vectors)
+    ridge = Ridge(RIDGE * len(defended) * defended.var(axis=0).mean())
+    ridge.fit(defended, _standardised(model, known.embeddings))
+    return torch.from_numpy(ridge.coef_.T).float(), torch.from_numpy(ridge.intercept_).float()
+
+
+def _defended(batch: Batch, defence: Perturbation, generator: torch.Generator) -> Batch:
+    """The batch with vectors as the attacker finds them."""
+    clean = torch.cat([batch.embedding, batch.any_embedding])
+    found = torch.from_numpy(apply(defence, clean.cpu().numpy(), generator).vectors).to(clean.device)
+    embedding, any_embedding = found.tensor_split(2)
+    return dataclasses.replace(batch, embedding=embedding, any_embedding=any_embedding)
 
 
 def _after_guess(model: ConditionalMDLM, layer: str, matrix: Tensor, offset: Tensor) -> dict[str, Tensor]:
@@ -214,35 +218,6 @@ def _standardised(model: ConditionalMDLM, vectors: np.ndarray) -> np.ndarray:
         return vectors
     mean, std = (value.double().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
     return (vectors - mean) / std
-
-
-def _loss(
-    model: ConditionalMDLM, defence: Perturbation, known: KnownTexts, rows: np.ndarray, generator: torch.Generator
-) -> Tensor:
-    """The training's loss on one batch of equal length; the length head is asked about rows of any length."""
-    device, length = model.device, int(known.lengths[rows[0]])
-    any_rows = torch.randint(len(known.lengths), (len(rows),), generator=generator).numpy()
-    defended = apply(defence, known.vectors[np.concatenate([rows, any_rows])], generator).vectors
-    embedding, any_embedding = torch.from_numpy(defended).to(device).tensor_split(2)
-    x0 = torch.from_numpy(known.tokens[rows, :length]).to(device)
-    lengths = torch.full((len(rows),), length)
-    counts = stratified_counts(lengths, generator)
-    xt = mask_tokens(x0, lengths.to(device), counts.to(device), model.config.mask_token_id, generator)
-    masked = xt == model.config.mask_token_id
-    modulation = model.modulation(embedding)
-    loss = diffusion_loss(
-        model.final_states(model.hidden_states(xt, modulation), modulation, masked),
-        model.output_table,
-        x0,
-        masked,
-        lengths.to(device),
-        mask_token_id=model.config.mask_token_id,
-        weighting=low_variance,
-    )
-    if not model.config.length_head or model.config.length_dim:
-        return loss  # such a length head does not listen to cond_proj
-    wanted = torch.from_numpy(known.lengths[any_rows] - 1).to(device)
-    return loss + LENGTH_WEIGHT * F.cross_entropy(model.length_logits(any_embedding).float(), wanted)
 
 
 def _with_weights(model: ConditionalMDLM, weights: Mapping[str, Tensor]) -> ConditionalMDLM:

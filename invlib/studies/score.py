@@ -16,7 +16,7 @@ from invlib.inverter import Inverter
 from invlib.metrics import score, with_interval
 from invlib.studies.controls import CONTROLS, INVERTED, nearest, somebody_else
 from invlib.tokenizer import Tokenizer
-from invlib.training.pairs import MIN_TOKENS, read_texts
+from invlib.training.pairs import MIN_TOKENS, Corpus, fitting, read_corpus, read_texts
 
 LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens
 SMALLEST_GROUP = 20  # fewer texts say nothing
@@ -94,13 +94,6 @@ def markdown_groups(scores: pd.DataFrame) -> str:
     return _markdown(["", "n", *(name.replace("_", " ") for name in shown)], rows)
 
 
-def fitting(texts: Sequence[str], tokenizer: Tokenizer, max_seq_len: int) -> list[str]:
-    """The texts of 4 to max_seq_len tokens of which the vocabulary can spell at least half."""
-    unknown = tokenizer.fast.unk_token_id
-    ids = zip(texts, tokenizer.encode(texts), strict=True)
-    return [t for t, own in ids if MIN_TOKENS <= len(own) <= max_seq_len and 2 * own.count(unknown) < len(own)]
-
-
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
     parser.add_argument("--checkpoint", default="minilm")
@@ -116,7 +109,8 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.limit is not None and chosen.limit < 1:
         raise InputError(f"--limit must be at least 1, got {chosen.limit}")
     inverter = Inverter.load(chosen.checkpoint)
-    texts = fitting(read_texts(chosen.text), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+    corpus = read_corpus(chosen.text)
+    texts = fitting(corpus.texts, inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
     if not texts:
         raise InputError(
             f"no text of {chosen.text} has {MIN_TOKENS} to {inverter.config.max_seq_len} tokens; give sentences"
@@ -127,7 +121,7 @@ def run(chosen: argparse.Namespace) -> None:
     scores = score_attackers(table, inverter.encoder, inverter.tokenizer)
     by_group = {
         name: score_groups(table, groups, inverter.encoder)
-        for name, groups in _groups(chosen.text, texts, inverter.tokenizer).items()
+        for name, groups in _groups(corpus, texts, inverter.tokenizer).items()
     }
     out = chosen.out or locate(chosen.checkpoint) / "results.json"
     _write_results(out, scores, by_group, chosen)
@@ -138,17 +132,15 @@ def run(chosen: argparse.Namespace) -> None:
     print(f"n = {len(texts)}; written to {out}")
 
 
-def _groups(path: Path, texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, pd.Categorical]:
-    """How the texts are grouped: by their number of tokens, and by their `source` where the file names it."""
+def _groups(corpus: Corpus, texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, pd.Categorical]:
+    """How the texts are grouped: by their number of tokens, and by their source where the corpus names it."""
     lengths = [len(ids) for ids in tokenizer.encode(texts)]
     labels = [f"{low + 1}–{high} tokens" for low, high in itertools.pairwise(LENGTH_BINS)]
     groups = {"length": pd.cut(lengths, LENGTH_BINS, labels=labels)}
-    if ".jsonl" in path.suffixes:
-        rows = pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"source": str})
-        if "source" in rows:
-            source = dict(zip(rows["text"].str.strip(), rows["source"].str.partition("/")[0], strict=True))
-            sources = pd.Series([source[text] for text in texts])
-            groups["source"] = pd.Categorical(sources, sources.value_counts().index)  # the largest first
+    if any(corpus.sources):
+        source = dict(zip(corpus.texts, corpus.sources, strict=True))
+        sources = pd.Series([source[text].partition("/")[0] for text in texts])
+        groups["source"] = pd.Categorical(sources, sources.value_counts().index)  # the largest first
     return groups
 
 

@@ -21,8 +21,7 @@ from invlib.metrics import score
 from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
 from invlib.studies.cells import cell_path, finished, keep
 from invlib.studies.provenance import commit_of_this_clone, write_table
-from invlib.studies.score import fitting
-from invlib.training.pairs import read_texts
+from invlib.training.pairs import fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
 CACHE = Path("data/runs/search")

@@ -33,14 +33,14 @@ def known(naive, sentences):
 def everywhere(known):
     """Known vectors in all directions, so that a linear defence can be undone exactly."""
     vectors = directions(1200, 384, np.random.default_rng(0)).astype(np.float32)
-    return dataclasses.replace(known, vectors=vectors)
+    return KnownTexts(known.tokens, known.lengths, vectors)
 
 
 def test_the_known_texts_are_those_that_fit_with_their_vectors(naive, sentences):
     known = KnownTexts.draw(naive, [*sentences, "Hi.", "long " * 60])
     assert len(known.lengths) == len(sentences) and known.tokens.shape[1] == known.lengths.max()
     texts = [naive.tokenizer.decode(ids[:n].tolist()) for ids, n in zip(known.tokens, known.lengths, strict=True)]
-    np.testing.assert_allclose(naive.encoder.encode(texts), known.vectors, atol=1e-5)
+    np.testing.assert_allclose(naive.encoder.encode(texts), known.embeddings, atol=1e-5)
     assert len(KnownTexts.draw(naive, sentences, 5).lengths) == 5
     with pytest.raises(InputError, match="0 of 2 texts have 4 to 32 tokens"):
         KnownTexts.draw(naive, ["Hi.", "No."])
@@ -62,7 +62,9 @@ def test_the_linear_guess_undoes_a_linear_defence(naive, everywhere, sentences):
 def test_the_guess_is_the_best_linear_one_in_standardised_vectors(naive, everywhere):
     matrix, offset = linear_guess(naive.model, DEFENCE, everywhere, torch.Generator())
     mean, std = naive.model.embedding_mean.numpy(), naive.model.embedding_std.numpy()
-    z, defended = ((v - mean) / std for v in (everywhere.vectors, perturb.apply(DEFENCE, everywhere.vectors).vectors))
+    z, defended = (
+        (v - mean) / std for v in (everywhere.embeddings, perturb.apply(DEFENCE, everywhere.embeddings).vectors)
+    )
     kept = slice(0, 192)
     error = defended @ matrix.numpy() + offset.numpy() - z
     assert np.abs(error[:, kept]).mean() < 0.3 * np.abs(defended - z)[:, kept].mean() + 0.2
@@ -99,7 +101,7 @@ def test_a_length_head_on_the_vector_itself_hears_the_guess(naive, everywhere):
     model = invlib.checkpoint.assemble(config, weights, Path("test"))
     own = invlib.Inverter(model, naive.tokenizer, naive.encoder)
     attacker = adapt(own, PERMUTED, everywhere, steps=0).inverter(own)
-    clean = everywhere.vectors[:20]
+    clean = everywhere.embeddings[:20]
     mine, theirs = own.length_log_probs(clean), attacker.length_log_probs(PERMUTED.store(clean))
     naively = own.length_log_probs(PERMUTED.store(clean))
     assert np.abs(mine - theirs).mean() < 0.3 * np.abs(mine - naively).mean()

@@ -71,7 +71,7 @@ def corpus(minilm, pruned, tmp_path_factory) -> Pairs:
 
 def batch_of(pairs: Pairs, training: TrainingConfig, number: int = 0):
     model = ModelConfig(2304, 16, 32, 1, 2, 32, 384, 4, "minilm", "pruned", noise_condition=True)
-    batches = EqualLengthBatches(pairs.lengths, np.arange(len(pairs)), training.batch_size, training.seed)
+    batches = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], training.seed), training.batch_size)
     return make_batch(pairs, batches, number, Config(model, training), Accelerator(cpu=True))
 
 
