@@ -41,14 +41,8 @@ from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
 
 CHECKS = 3  # scored after a third, two thirds and all of the compute
-SMALL = {
-    "grad_accum": 1,
-    "warmup_steps": 25,
-    "decay_share": 0.0,
-    "max_steps": 1_000_000,
-    "noise_share": 0.0,
-    "start_from": None,
-}
+SMALL = {"grad_accum": 1, "warmup_steps": 25, "decay_share": 0.0, "max_steps": 1_000_000, "noise_share": 0.0}
+SMALL |= {"start_from": None, "noise_condition": False}
 SCORES = ("token_f1", "bleu", "edit_similarity", "cosine", "length_within_one")
 COLUMNS = (
     *("variant", "change", "samples", "seconds", "tflop", "token_f1", "token_f1_low", "token_f1_high"),
@@ -58,61 +52,51 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One changed choice: other keys of the configuration."""
+    """One changed choice: other keys of the configuration, of its model or its training."""
 
     name: str
     change: str
-    model: Mapping = field(default_factory=dict)
-    training: Mapping = field(default_factory=dict)
+    keys: Mapping = field(default_factory=dict)
 
     def config(self, base: Config) -> Config:
         """The small run's configuration."""
+        keys = {**SMALL, **self.keys}
+        model = {key: value for key, value in keys.items() if hasattr(base.model, key)}
+        training = {key: value for key, value in keys.items() if key not in model}
         return dataclasses.replace(
             base,
-            model=dataclasses.replace(base.model, **{"noise_condition": False, **self.model}),
-            training=dataclasses.replace(base.training, **{**SMALL, **self.training}),
+            model=dataclasses.replace(base.model, **model),
+            training=dataclasses.replace(base.training, **training),
         )
 
 
-RANDOM = {"tokens_from_encoder": False, "blocks_from_encoder": False}
+RANDOM = {"post_norm": False, "tokens_from_encoder": False, "blocks_from_encoder": False}
+NOISY = {"noise_condition": True, "noise_share": 0.2}
 # The largest expected gains first: a run that is stopped has tried the most promising ones.
 VARIANTS = (
     Variant("base", "the bundled configuration"),
-    Variant(
-        "random blocks", "pre-norm blocks from random numbers", {"post_norm": False}, {"blocks_from_encoder": False}
-    ),
-    Variant("AdamW", "AdamW on all weights instead of Muon on matrices", training={"optimizer": "adamw"}),
-    Variant("NELBO weights", "mean over the masked tokens of a sequence", training={"weighting": "nelbo"}),
-    Variant("continued, clean", "from the bundled weights, clean vectors", training={"start_from": "minilm"}),
+    Variant("random blocks", "pre-norm blocks from random numbers", RANDOM | {"tokens_from_encoder": True}),
+    Variant("AdamW", "AdamW on all weights instead of Muon on matrices", {"optimizer": "adamw"}),
+    Variant("NELBO weights", "mean over the masked tokens of a sequence", {"weighting": "nelbo"}),
+    Variant("continued, clean", "from the bundled weights, clean vectors", {"start_from": "minilm"}),
     Variant(
         "continued, noisy",
         "from the bundled weights, 20 % of the vectors noisy and the model told how much",
-        {"noise_condition": True},
-        {"start_from": "minilm", "noise_share": 0.2},
+        NOISY | {"start_from": "minilm"},
     ),
     Variant("vocabulary 8k", "8,192 pieces", {"vocab_size": 8192}),
     Variant("vocabulary 16k", "16,384 pieces", {"vocab_size": 16384}),
-    Variant("random tokens", "token table from random numbers", training={"tokens_from_encoder": False}),
-    Variant("half the rate", "learning rate 5e-4", training={"lr": 5e-4}),
-    Variant("twice the rate", "learning rate 2e-3", training={"lr": 2e-3}),
-    Variant("no dropped vectors", "condition dropout 0", training={"condition_dropout": 0.0}),
+    Variant("random tokens", "token table from random numbers", {"tokens_from_encoder": False}),
+    Variant("half the rate", "learning rate 5e-4", {"lr": 5e-4}),
+    Variant("twice the rate", "learning rate 2e-3", {"lr": 2e-3}),
+    Variant("no dropped vectors", "condition dropout 0", {"condition_dropout": 0.0}),
     Variant("vocabulary 30k", "the encoder's 30,522 pieces", {"vocab_size": 30522}),
-    Variant("all random", "6 layers, 384 wide, pre-norm, all random", {"post_norm": False}, RANDOM),
-    Variant(
-        "wide",
-        "3 layers, 528 wide, all random",
-        {"post_norm": False, "num_layers": 3, "hidden_dim": 528, "ff_dim": 2112},
-        RANDOM,
-    ),
-    Variant(
-        "deep",
-        "11 layers, 288 wide, all random",
-        {"post_norm": False, "num_layers": 11, "hidden_dim": 288, "ff_dim": 1152},
-        RANDOM,
-    ),
+    Variant("all random", "6 layers, 384 wide, pre-norm, all random", RANDOM),
+    Variant("wide", "3 layers, 528 wide, all random", RANDOM | {"num_layers": 3, "hidden_dim": 528, "ff_dim": 2112}),
+    Variant("deep", "11 layers, 288 wide, all random", RANDOM | {"num_layers": 11, "hidden_dim": 288, "ff_dim": 1152}),
     Variant("unscaled", "vector as it is, entries of about 1/√d", {"standardize": False}),
     Variant("no length head of its own", "the length is read from the condition", {"length_dim": 0}),
-    Variant("no average", "the last weights instead of their running average", training={"ema_decay": 0.0}),
+    Variant("no average", "the last weights instead of their running average", {"ema_decay": 0.0}),
 )
 
 

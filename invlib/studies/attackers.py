@@ -34,10 +34,19 @@ from invlib.training.trainer import Trainer
 
 SENTENCES = 8192  # whose vectors the attacker knows: own texts, put through the defence
 STEPS = 40
-BATCH = 128
-LEARNING_RATE = 2e-4
 RIDGE = 1e-3
 PREFIX = "cond_proj."
+TRAINING = TrainingConfig(
+    batch_size=128,
+    max_steps=STEPS + 1,
+    lr=2e-4,
+    min_lr_ratio=0.0,
+    weight_decay=0.0,
+    ema_decay=0.0,
+    weighting="low_variance",
+    trained=f"{PREFIX}*",
+    start_from="the naive inverter",
+)
 
 
 def studied(embed_dim: int) -> dict[str, Perturbation]:
@@ -158,22 +167,10 @@ def adapt(
     guess = dict(zip(("matrix", "offset"), linear_guess(own, defence, known, generator), strict=True))
     start = {name: value.detach().float().clone() for name, value in own.state_dict().items()}
     start |= _after_guess(own, f"{PREFIX}0.", **guess)
-    training = TrainingConfig(
-        batch_size=BATCH,
-        max_steps=steps + 1,  # the rate would be 0 in the last one
-        lr=LEARNING_RATE,
-        min_lr_ratio=0.0,
-        weight_decay=0.0,
-        mixed_precision=own.dtype == torch.bfloat16,
-        ema_decay=0.0,
-        weighting="low_variance",
-        trained=f"{PREFIX}*",
-        start_from="the naive inverter",
-        seed=seed,
-    )
-    model = assemble(own.config, start, Path("the attacker"))
-    trainer = Trainer(model, training, Accelerator())
-    batches = EqualLengthBatches(known.lengths, Mix([np.arange(len(known))], [1.0], seed), BATCH)
+    precise = {"mixed_precision": own.dtype == torch.bfloat16}
+    training = dataclasses.replace(TRAINING, max_steps=steps + 1, seed=seed, **precise)  # the last one has no rate left
+    trainer = Trainer(assemble(own.config, start, Path("the attacker")), training, Accelerator())
+    batches = EqualLengthBatches(known.lengths, Mix([np.arange(len(known))], [1.0], seed), training.batch_size)
     for number in tqdm(range(steps), desc=name or defence.name, unit=" steps", leave=False):
         batch = make_batch(known, batches, number, Config(own.config, training), trainer.accelerator)
         trainer.update([_defended(batch, defence, generator)])

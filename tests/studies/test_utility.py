@@ -67,12 +67,6 @@ def test_what_keeps_the_angles_costs_nothing(measure):
         np.testing.assert_allclose(measure(CLEAN, same), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("k", [0, -1, 60])
-def test_a_k_that_there_are_no_neighbours_for_is_refused(k):
-    with pytest.raises(InputError, match=f"k must be an integer from 1 to 59 for 60 vectors, got {k}"):
-        utility.neighbour_recall(CLEAN, NOISY, k=k)
-
-
 # --- rank correlation
 
 
@@ -97,20 +91,8 @@ def test_the_rank_correlation_of_unrelated_vectors_is_0():
 
 
 def test_what_has_no_ranking_is_refused():
-    with pytest.raises(InputError, match="at least 3 vectors, got 2"):
-        utility.rank_correlation(CLEAN[:2], NOISY[:2])
     with pytest.raises(InputError, match="row 0 is equally similar to all others"):
         utility.rank_correlation(CLEAN[:4], np.eye(4))
-
-
-@pytest.mark.parametrize("measure", [utility.neighbour_recall, utility.rank_correlation])
-def test_vectors_that_do_not_belong_together_are_refused(measure):
-    with pytest.raises(InputError, match="belong together row by row"):
-        measure(CLEAN, NOISY[:-1])
-    with pytest.raises(InputError, match="perturbed row 3 has NaN"):
-        measure(CLEAN, np.where(np.arange(60)[:, None] == 3, np.nan, NOISY))
-    with pytest.raises(InputError, match="row 2 is all zeros"):
-        measure(CLEAN, np.where(np.arange(60)[:, None] == 2, 0, NOISY))
 
 
 # --- nDCG
@@ -150,8 +132,6 @@ def test_what_has_no_ndcg_is_refused():
         utility.ndcg(circle(0, 1), circle(0, 1, 2), grades)
     with pytest.raises(InputError, match=r"need grades of shape \[2, 2\], got \[2, 3\]"):
         utility.ndcg(circle(0, 1), circle(0, 1), grades)
-    with pytest.raises(InputError, match="k must be an integer, at least 1, got 0"):
-        utility.ndcg(circle(0), circle(0, 1, 2), grades[:1], k=0)
 
 
 # --- the cost of a perturbation
@@ -231,10 +211,3 @@ def test_ids_that_do_not_resolve_are_refused(sentences, queries, said, tmp_path)
         utility.read_retrieval(tmp_path)
     with pytest.raises(InputError, match="there is no file"):
         utility.read_retrieval(tmp_path / "none")
-
-
-def test_a_query_with_nan_has_no_ndcg():
-    queries = circle(0, 1)
-    queries[1, 0] = np.nan
-    with pytest.raises(InputError, match="query 1 has NaN or infinite entries"):
-        utility.ndcg(queries, circle(0, 1, 2), np.ones((2, 3), int))
