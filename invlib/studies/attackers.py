@@ -108,10 +108,12 @@ class Attacker:
                 f"the attacker on {self.defence} was made for weights {self.checkpoint[:12]}…, these are "
                 f"{found[:12]}…; make it again: python -m invlib.studies attackers --text FILE"
             )
-        changed = {name: value for name, value in self.weights.items() if name.startswith(PREFIX)}
+        model, changed = naive.model, {name: w for name, w in self.weights.items() if name.startswith(PREFIX)}
         if naive.config.length_dim:
-            changed |= _after_guess(naive.model, "length_head.0.", self.weights["matrix"], self.weights["offset"])
-        return Inverter(_with_weights(naive.model, changed), naive.tokenizer, naive.encoder)
+            changed |= _after_guess(model, "length_head.0.", self.weights["matrix"], self.weights["offset"])
+        changed = {name: w.to(model.device, model.dtype) for name, w in changed.items()}
+        adapted = assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
+        return Inverter(adapted, naive.tokenizer, naive.encoder)
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors in bf16, about 0.9 MB for the bundled checkpoint."""
@@ -215,12 +217,6 @@ def _standardised(model: ConditionalMDLM, vectors: np.ndarray) -> np.ndarray:
         return vectors
     mean, std = (value.double().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
     return (vectors - mean) / std
-
-
-def _with_weights(model: ConditionalMDLM, weights: Mapping[str, Tensor]) -> ConditionalMDLM:
-    """A model of the same weights but these, which are copied."""
-    changed = {name: value.detach().to(model.device, model.dtype).clone() for name, value in weights.items()}
-    return assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
 
 
 def options(parser: argparse.ArgumentParser) -> None:

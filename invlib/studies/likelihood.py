@@ -108,9 +108,9 @@ def _modulations(
         raise InputError(f"unknown condition {min(unknown)!r}; there are {', '.join(CONDITIONS)}")
     vectors = torch.from_numpy(inverter.encoder.encode(texts)).to(inverter.model.device)
     for name in conditions:
-        heard = vectors[somebody_else(len(texts), generator)] if name == SHUFFLED else vectors
+        embedding = vectors[somebody_else(len(texts), generator)] if name == SHUFFLED else vectors
         null = torch.ones(len(texts), dtype=torch.bool, device=vectors.device) if name == NULL else None
-        yield name, inverter.model.modulation(heard, null)
+        yield name, inverter.model.modulation(embedding, null)
 
 
 def _judged(
