@@ -14,7 +14,6 @@ from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.metrics import cosine
 from invlib.studies import sweep as module
-from invlib.studies.controls import nearest, somebody_else
 from invlib.studies.leaks import Record, Secret
 from invlib.studies.sweep import Bench, Cell, measure, sweep
 
@@ -196,21 +195,7 @@ def test_a_cell_without_a_perturbation_does_not_hear_the_vector(inverter, senten
     assert [row["value"] for row in again if row["metric"] == "token_f1"] == [length]
 
 
-# --- controls, the independent embedder and the encoder
-
-
-def test_everybody_gets_another_ones_row_once():
-    for seed in range(5):
-        other = somebody_else(7, torch.Generator().manual_seed(seed))
-        assert sorted(other) == list(range(7)) and (other != np.arange(7)).all()
-    with pytest.raises(InputError, match="at least two texts"):
-        somebody_else(1)
-
-
-def test_the_nearest_row_may_be_forbidden_to_be_the_own():
-    vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    assert nearest(vectors, vectors).tolist() == [0, 1, 2]
-    assert nearest(vectors, vectors, own_excluded=True).tolist() == [1, 0, 1]
+# --- the encoder and the independent embedder
 
 
 @pytest.mark.parametrize("change", [{"prompt": "query: "}, {"dim": 100}, {"dtype": torch.bfloat16}])
