@@ -32,19 +32,14 @@ def read_retrieval(folder: str | Path) -> Retrieval:
 
     Raises `InputError` for a missing file, an id that stands twice, or a judgement of a sentence that is not there.
     """
-    sentences, queries = (_rows(Path(folder) / f"{name}.jsonl") for name in ("sentences", "queries"))
-    column = {row["id"]: place for place, row in enumerate(sentences)}
-    if len(column) < len(sentences):
+    sentences, queries = (_table(Path(folder) / f"{name}.jsonl") for name in ("sentences", "queries"))
+    if not sentences["id"].is_unique:
         raise InputError(f"{folder}: an id stands twice in sentences.jsonl; make the ids unique")
-    relevance = np.zeros((len(queries), len(sentences)), int)
-    for place, row in enumerate(queries):
-        for identity, grade in row["relevant"].items():
-            if identity not in column:
-                raise InputError(
-                    f"{folder}: query {place} judges {identity!r}, which sentences.jsonl does not have; correct the id"
-                )
-            relevance[place, column[identity]] = grade
-    return Retrieval([row["query"] for row in queries], [row["text"] for row in sentences], relevance)
+    grades = pd.DataFrame(queries["relevant"].tolist()).fillna(0).astype(int)
+    for unknown in grades.columns.difference(sentences["id"]):
+        raise InputError(f"{folder}: a query judges {unknown!r}, which sentences.jsonl does not have; correct the id")
+    relevance = grades.reindex(columns=sentences["id"], fill_value=0).to_numpy()
+    return Retrieval(queries["query"].tolist(), sentences["text"].tolist(), relevance)
 
 
 def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> np.ndarray:
@@ -118,7 +113,7 @@ def _similarities(vectors: np.ndarray) -> np.ndarray:
     return cosines[~np.eye(len(cosines), dtype=bool)].reshape(len(cosines), -1)
 
 
-def _rows(path: Path) -> list[dict]:
+def _table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"there is no file {path}; the project's own set is in data/retrieval")
-    return pd.read_json(path, lines=True, dtype=False).to_dict("records")
+    return pd.read_json(path, lines=True, dtype=False)

@@ -201,7 +201,7 @@ def test_the_clean_encoder_finds_most_of_what_was_judged_and_not_all(retrieval, 
     ("sentences", "queries", "said"),
     [
         ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], [], "an id stands twice"),
-        ([{"id": "a", "text": "x"}], [{"query": "q", "relevant": {"b": 1}}], "query 0 judges 'b'"),
+        ([{"id": "a", "text": "x"}], [{"query": "q", "relevant": {"b": 1}}], "a query judges 'b'"),
     ],
 )
 def test_ids_that_do_not_resolve_are_refused(sentences, queries, said, tmp_path):
