@@ -21,16 +21,6 @@ ONE_STEP = {"1 step": {"num_steps": 1}}
 NOISE = perturb.GaussianNoise(0.02)
 
 
-@dataclasses.dataclass(frozen=True)
-class Broken(perturb.Perturbation):
-    """One that a user has written, and wrongly."""
-
-    name, measure, strength = "broken", "nothing", 1
-
-    def _store(self, vectors, random):
-        return vectors * np.nan
-
-
 @pytest.fixture(scope="module")
 def inverter():
     return invlib.Inverter.load("minilm")
@@ -170,6 +160,16 @@ def test_an_empty_text_ranks_last_and_has_no_cosine(inverter, sentences):
 def test_what_cannot_be_swept_is_said_in_one_line(run, options, message):
     with pytest.raises(InputError, match=message):
         run(**options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken(perturb.Perturbation):
+    """One that a user has written, and wrongly."""
+
+    name, measure, strength = "broken", "nothing", 1
+
+    def _store(self, vectors, random):
+        return vectors * np.nan
 
 
 def test_a_perturbation_that_returns_nan_ends_the_sweep_in_one_line(run):
