@@ -38,9 +38,9 @@ def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], encod
     target = inverter.target(vector[0], encode=encode, generator=torch.Generator().manual_seed(seed))
     for _ in improve(target, strategies, drafts):
         pass
-    if target.error:
-        raise InputError(f"{text!r}: {target.error}; run the same command again")
-    found = target.found.values()
+    if target.ledger.error:
+        raise InputError(f"{text!r}: {target.ledger.error}; run the same command again")
+    found = target.ledger.found.values()
     return pd.DataFrame({"text": [f.text for f in found], "cosine": [f.cosine for f in found]})
 
 
