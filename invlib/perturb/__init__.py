@@ -8,7 +8,7 @@
 ((2, 2), (2, 2), (2,))
 """
 
-from invlib.perturb.mix import Averaging, Interpolation, Scaling, interpolate, partners
+from invlib.perturb.mix import Averaging, Interpolation, interpolate
 from invlib.perturb.noise import AnalyticGaussian, BoundedNoise, GaussianNoise, LaplaceNoise, PurMech
 from invlib.perturb.perturbation import Perturbation, Perturbed, Unchanged, apply, check_unit, distortion, unit
 from invlib.perturb.quantise import (
@@ -28,37 +28,9 @@ from invlib.perturb.secret import (
     procrustes,
 )
 
-__all__ = [
-    "AbsmaxQuantisation",
-    "AnalyticGaussian",
-    "Averaging",
-    "Binary",
-    "BoundedNoise",
-    "CoordinateDropout",
-    "GaussianNoise",
-    "HalfPrecision",
-    "Interpolation",
-    "KnownPairs",
-    "LaplaceNoise",
-    "Perturbation",
-    "Perturbed",
-    "PrincipalComponents",
-    "ProductQuantisation",
-    "PurMech",
-    "RandomProjection",
-    "Scaling",
-    "SecretPermutation",
-    "SecretRotation",
-    "Truncation",
-    "Unchanged",
-    "ZeroPointQuantisation",
-    "apply",
-    "check_unit",
-    "distortion",
-    "interpolate",
-    "least_squares",
-    "match_columns",
-    "partners",
-    "procrustes",
-    "unit",
-]
+__all__ = ["Perturbation", "Perturbed", "Unchanged", "apply", "check_unit", "distortion", "unit"]
+__all__ += ["AnalyticGaussian", "BoundedNoise", "GaussianNoise", "LaplaceNoise", "PurMech"]
+__all__ += ["AbsmaxQuantisation", "Binary", "HalfPrecision", "ProductQuantisation", "ZeroPointQuantisation"]
+__all__ += ["CoordinateDropout", "PrincipalComponents", "RandomProjection", "Truncation"]
+__all__ += ["Averaging", "Interpolation", "interpolate"]
+__all__ += ["KnownPairs", "SecretPermutation", "SecretRotation", "least_squares", "match_columns", "procrustes"]

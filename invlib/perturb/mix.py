@@ -1,6 +1,5 @@
-"""Mixtures: a vector scaled, moved towards another one, or averaged with others (chunks of a document)."""
+"""Mixtures: a vector moved towards another one, or averaged with others (chunks of a document)."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,25 +7,6 @@ import numpy as np
 
 from invlib.errors import InputError
 from invlib.perturb.perturbation import Perturbation, is_whole, require, unit
-
-
-@dataclass(frozen=True)
-class Scaling(Perturbation):
-    """y = factor · x. The direction stays, so nothing is hidden from an attacker who normalises: cosine 1."""
-
-    factor: float
-    name: ClassVar[str] = "scaling"
-    measure: ClassVar[str] = "factor"
-
-    def __post_init__(self):
-        require(0 < self.factor < math.inf, "factor", "a finite number > 0", self.factor)
-
-    @property
-    def strength(self) -> float:
-        return self.factor
-
-    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        return np.float32(self.factor) * vectors
 
 
 @dataclass(frozen=True)
@@ -40,10 +20,6 @@ class Interpolation(Perturbation):
 
     def __post_init__(self):
         require(0 <= self.weight <= 1, "weight", "from 0 to 1", self.weight)
-
-    @property
-    def strength(self) -> float:
-        return self.weight
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         return interpolate(vectors, vectors[partners(len(vectors), 2, random)[:, 1]], self.weight)
@@ -62,10 +38,6 @@ class Averaging(Perturbation):
 
     def __post_init__(self):
         require(is_whole(self.count, 1), "count", "an integer, at least 1", self.count)
-
-    @property
-    def strength(self) -> float:
-        return self.count
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         return unit(vectors[partners(len(vectors), self.count, random)].mean(axis=1))

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from invlib.errors import InputError
-from invlib.metrics import cosine, interval
+from invlib.metrics import cosine, mean_interval
 
 UNIT_TOLERANCE = 0.01  # a bf16 encoder's own division leaves lengths of 1 ± 0.004
 
@@ -32,8 +32,9 @@ class Perturbation:
 
     @property
     def strength(self) -> float:
-        """The one number that a study sweeps."""
-        raise NotImplementedError
+        """The one number that a study sweeps: the first parameter, or how many rows it has."""
+        first = getattr(self, fields(self)[0].name)
+        return len(first) if isinstance(first, np.ndarray) else first
 
     @property
     def caution(self) -> str:
@@ -55,9 +56,8 @@ class Perturbation:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is told below, with the fix
             stored = self._store(vectors, random)
         if (row := _broken_row(stored)) is not None:
-            raise InputError(
-                f"{self.name} at strength {self.strength:g} makes row {row} infinite or NaN; choose a weaker one"
-            )
+            told = f"{self.name} at strength {self.strength:g}"
+            raise InputError(f"{told} makes row {row} infinite or NaN; choose a weaker one")
         return stored
 
     def recover(self, stored: np.ndarray) -> np.ndarray:
@@ -83,10 +83,7 @@ class Unchanged(Perturbation):
 
     name: ClassVar[str] = "none"
     measure: ClassVar[str] = "nothing"
-
-    @property
-    def strength(self) -> float:
-        return 0
+    strength: ClassVar[float] = 0
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
         return vectors.copy()
@@ -127,19 +124,14 @@ def distortion(
       the store does not hold d real numbers.
     bits: size of one stored vector. caution: what the strength does not mean.
     """
+    n, d = np.shape(vectors)
     rows = []
-    for perturbation in perturbations:
-        seen = apply(perturbation, vectors, generator)
-        rows.append(
-            (
-                *(perturbation.name, perturbation.strength, perturbation.measure),
-                *interval(seen.cosines, "cosine", seed),
-                *(len(vectors), _noise(seen.stored, np.asarray(vectors)), perturbation.bits(np.shape(vectors)[1])),
-                perturbation.caution,
-            )
-        )
-    columns = ("perturbation", "strength", "measure", "cosine", "low", "high", "n", "noise", "bits", "caution")
-    return pd.DataFrame(rows, columns=list(columns))
+    for p in perturbations:
+        seen = apply(p, vectors, generator)
+        interval, noise = mean_interval(seen.cosines), _noise(seen.stored, np.asarray(vectors))
+        rows.append((p.name, p.strength, p.measure, *interval, n, noise, p.bits(d), p.caution))
+    columns = ["perturbation", "strength", "measure", "cosine", "low", "high", "n", "noise", "bits", "caution"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

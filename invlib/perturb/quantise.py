@@ -1,13 +1,16 @@
 """Quantisation: fewer bits a coordinate. What all vectors share (ranges, codebook) is public: a store must know it."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.cluster.vq import vq
+from scipy.cluster.vq import kmeans2, vq
 
 from invlib.perturb.perturbation import Perturbation, check_unit, check_width, numpy_generator, require
+
+ROUNDS = 20  # of k-means
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,7 @@ class HalfPrecision(Perturbation):
 
     name: ClassVar[str] = "fp16"
     measure: ClassVar[str] = "bits a coordinate"
-
-    @property
-    def strength(self) -> float:
-        return 16
+    strength: ClassVar[float] = 16
 
     def bits(self, embed_dim: int) -> int:
         return 16 * embed_dim
@@ -42,10 +42,6 @@ class AbsmaxQuantisation(Perturbation):
 
     def __post_init__(self):
         require(self.level_bits in range(2, 9), "level_bits", "an integer from 2 to 8 (1 bit: Binary)", self.level_bits)
-
-    @property
-    def strength(self) -> float:
-        return self.level_bits
 
     def bits(self, embed_dim: int) -> int:
         return self.level_bits * embed_dim + 32  # and the scale
@@ -110,13 +106,10 @@ class Binary(Perturbation):
     embed_dim: int
     name: ClassVar[str] = "binary"
     measure: ClassVar[str] = "bits a coordinate"
+    strength: ClassVar[float] = 1
 
     def __post_init__(self):
         require(self.embed_dim >= 1, "embed_dim", "at least 1", self.embed_dim)
-
-    @property
-    def strength(self) -> float:
-        return 1
 
     def bits(self, embed_dim: int) -> int:
         return embed_dim
@@ -143,13 +136,7 @@ class ProductQuantisation(Perturbation):
 
     @classmethod
     def fit(
-        cls,
-        vectors: np.ndarray,
-        parts: int,
-        *,
-        codes: int = 256,
-        rounds: int = 20,
-        generator: torch.Generator | None = None,
+        cls, vectors: np.ndarray, parts: int, *, codes: int = 256, generator: torch.Generator | None = None
     ) -> "ProductQuantisation":
         """Codebook by k-means on training vectors [n, d], for each part on its own.
 
@@ -161,12 +148,10 @@ class ProductQuantisation(Perturbation):
         require(2 <= codes <= 256, "codes", "from 2 to 256, one byte a part", codes)
         require(codes <= n, "codes", f"at most the {n} training vectors", codes)
         random = numpy_generator(generator, "fitting a product quantiser")
-        pieces = vectors.reshape(n, parts, d // parts)
-        return cls(np.stack([k_means(pieces[:, part], codes, rounds, random) for part in range(parts)]))
-
-    @property
-    def strength(self) -> float:
-        return len(self.centroids)
+        pieces = vectors.reshape(n, parts, d // parts).swapaxes(0, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a centroid that loses all its points: it stays where it is
+            return cls(np.stack([kmeans2(piece, codes, ROUNDS, minit="points", rng=random)[0] for piece in pieces]))
 
     def bits(self, embed_dim: int) -> int:
         parts, codes, _ = self.centroids.shape
@@ -181,15 +166,3 @@ class ProductQuantisation(Perturbation):
     def _recover(self, stored: np.ndarray) -> np.ndarray:
         check_width(stored, len(self.centroids), self.name)
         return self.centroids[np.arange(len(self.centroids)), stored].reshape(len(stored), -1)
-
-
-def k_means(points: np.ndarray, codes: int, rounds: int, random: np.random.Generator) -> np.ndarray:
-    """Centroids [codes, width] by Lloyd's rounds from random points. A centroid that loses all its points stays."""
-    centroids = points[random.choice(len(points), codes, replace=False)]
-    for _ in range(rounds):
-        nearest = vq(points, centroids)[0]
-        counts = np.bincount(nearest, minlength=codes)[:, None]
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, nearest, points)
-        centroids = np.where(counts > 0, sums / np.maximum(counts, 1), centroids).astype(points.dtype)
-    return centroids

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
 from invlib.perturb.perturbation import (
     Perturbation,
@@ -33,10 +34,6 @@ class Truncation(Perturbation):
     def __post_init__(self):
         require(is_whole(self.keep, 1, self.embed_dim), "keep", f"an integer from 1 to {self.embed_dim}", self.keep)
 
-    @property
-    def strength(self) -> float:
-        return self.keep
-
     def bits(self, embed_dim: int) -> int:
         return 32 * self.keep
 
@@ -50,78 +47,63 @@ class Truncation(Perturbation):
 
 
 @dataclass(frozen=True, eq=False)
-class PrincipalComponents(Perturbation):
-    """y = (x - mean) Cᵀ with the `keep` directions C of largest variance (Pearson 1901). Way back: y C + mean.
+class Projection(Perturbation):
+    """y = (x - mean) Cᵀ. Way back, for who knows C: y (Cᵀ)⁺ + mean, the shortest way to a vector that projects to y."""
+
+    components: np.ndarray = field(repr=False)  # [keep, d]
+    mean: np.ndarray | float = field(default=0.0, repr=False)  # [d]
+
+    def bits(self, embed_dim: int) -> int:
+        return 32 * len(self.components)
+
+    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
+        check_width(vectors, self.components.shape[1], f"a clean vector for this {self.name}")
+        return ((vectors - self.mean) @ self.components.T).astype(np.float32)
+
+    def _recover(self, stored: np.ndarray) -> np.ndarray:
+        check_width(stored, len(self.components), self.name)
+        return stored @ np.linalg.pinv(self.components.T) + self.mean
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalComponents(Projection):
+    """The `keep` orthonormal directions of largest variance around the mean (Pearson 1901).
 
     Open one with `fit`; mean and directions are public, as a query must pass through them too.
     """
 
-    mean: np.ndarray = field(repr=False)  # [d]
-    components: np.ndarray = field(repr=False)  # [keep, d], orthonormal rows
     name: ClassVar[str] = "principal components"
     measure: ClassVar[str] = "components kept"
 
     @classmethod
     def fit(cls, vectors: np.ndarray, keep: int) -> "PrincipalComponents":
         """Directions of the given vectors [n, d]. Raises `InputError` for more than min(n - 1, d) of them."""
-        vectors = check_unit(vectors).astype(np.float64)
+        vectors = check_unit(vectors)
         n, d = vectors.shape
         most = min(n - 1, d)
         require(is_whole(keep, 1, most), "keep", f"an integer from 1 to {most} for {n} vectors of dimension {d}", keep)
-        mean = vectors.mean(axis=0)
-        _, _, directions = np.linalg.svd(vectors - mean, full_matrices=False)
-        return cls(mean, directions[:keep])
-
-    @property
-    def strength(self) -> float:
-        return len(self.components)
-
-    def bits(self, embed_dim: int) -> int:
-        return 32 * len(self.components)
-
-    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, len(self.mean), "a clean vector for these components")
-        return ((vectors - self.mean) @ self.components.T).astype(np.float32)
-
-    def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, len(self.components), self.name)
-        return stored @ self.components + self.mean
+        found = PCA(keep, svd_solver="full").fit(vectors.astype(np.float64))
+        return cls(found.components_, found.mean_)
 
 
 @dataclass(frozen=True, eq=False)
-class RandomProjection(Perturbation):
-    """y = x P, P [d, keep] of independent N(0, 1/keep): E|y|² = |x|² (Johnson and Lindenstrauss 1984; Dasgupta and
-    Gupta 2003). Way back, for who knows P: y P⁺, the shortest vector that projects to y; E[cos²] = keep / d.
+class RandomProjection(Projection):
+    """Directions of independent N(0, 1/keep): E|y|² = |x|² (Johnson and Lindenstrauss 1984; Dasgupta and Gupta 2003),
+    and after the way back E[cos²] = keep / d.
 
-    Draw one with `draw`. Kept secret, P is a key: then `recover` is out of reach, and `least_squares` on known pairs
+    Draw one with `draw`. Kept secret, it is a key: then `recover` is out of reach, and `least_squares` on known pairs
     takes its place.
     """
 
-    matrix: np.ndarray = field(repr=False)  # [d, keep]
     name: ClassVar[str] = "random projection"
     measure: ClassVar[str] = "dimensions kept"
 
     @classmethod
     def draw(cls, embed_dim: int, keep: int, generator: torch.Generator | None = None) -> "RandomProjection":
-        """A matrix for vectors of dimension embed_dim. Raises `InputError` unless 1 ≤ keep ≤ embed_dim."""
+        """Directions for vectors of dimension embed_dim. Raises `InputError` unless 1 ≤ keep ≤ embed_dim."""
         require(is_whole(keep, 1, embed_dim), "keep", f"an integer from 1 to {embed_dim}", keep)
         random = numpy_generator(generator, "drawing a projection")
-        return cls(random.standard_normal((embed_dim, keep)) / np.sqrt(keep))
-
-    @property
-    def strength(self) -> float:
-        return self.matrix.shape[1]
-
-    def bits(self, embed_dim: int) -> int:
-        return 32 * self.matrix.shape[1]
-
-    def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, len(self.matrix), "a clean vector for this projection")
-        return (vectors @ self.matrix).astype(np.float32)
-
-    def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, self.matrix.shape[1], self.name)
-        return stored @ np.linalg.pinv(self.matrix)
+        return cls(random.standard_normal((embed_dim, keep)).T / np.sqrt(keep))
 
 
 @dataclass(frozen=True)
@@ -137,10 +119,6 @@ class CoordinateDropout(Perturbation):
 
     def __post_init__(self):
         require(0 <= self.share < 1, "share", "at least 0 and below 1", self.share)
-
-    @property
-    def strength(self) -> float:
-        return self.share
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         d = vectors.shape[1]

@@ -1,7 +1,7 @@
 """Secrets: a key turns the space, distances stay; and what known pairs of clean and stored vectors do to the key.
 
 `recover` does not know the key: it hands the vectors on as they are stored, which is the attack of somebody who does
-not notice. `unlock` needs the key. `procrustes`, `match_columns` and `least_squares` need pairs, and no key.
+not notice. `procrustes`, `match_columns` and `least_squares` need pairs, and no key.
 """
 
 from dataclasses import dataclass, field
@@ -9,18 +9,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from scipy.stats import ortho_group
+from sklearn.linear_model import Ridge
 
 from invlib.errors import InputError
-from invlib.perturb.perturbation import Perturbation, check_width, numpy_generator, require, unit
+from invlib.perturb.perturbation import Perturbation, check_width, numpy_generator, require
 
 
 @dataclass(frozen=True, eq=False)
 class SecretRotation(Perturbation):
     """y = x R with a secret orthogonal R: inner products, and with them every search, stay as they were.
 
-    Draw one with `draw`: uniform over all rotations and reflections (QR of a Gaussian matrix with the signs of R's
-    diagonal moved over; without them it is not uniform: Mezzadri 2007, §5).
+    Draw one with `draw`: uniform over all rotations and reflections (Mezzadri 2007). With the key: x = y Rᵀ.
     """
 
     key: np.ndarray = field(repr=False)  # [d, d] orthogonal
@@ -31,18 +34,7 @@ class SecretRotation(Perturbation):
     def draw(cls, embed_dim: int, generator: torch.Generator | None = None) -> "SecretRotation":
         """A key for vectors of dimension embed_dim ≥ 1."""
         require(embed_dim >= 1, "embed_dim", "at least 1", embed_dim)
-        random = numpy_generator(generator, "drawing a rotation")
-        q, r = np.linalg.qr(random.standard_normal((embed_dim, embed_dim)))
-        return cls(q * np.sign(np.diag(r)))
-
-    @property
-    def strength(self) -> float:
-        return len(self.key)
-
-    def unlock(self, stored: np.ndarray) -> np.ndarray:
-        """Stored vectors → clean ones, [n, d], with the key."""
-        check_width(stored, len(self.key), self.name)
-        return unit(stored @ self.key.T)
+        return cls(ortho_group.rvs(embed_dim, random_state=numpy_generator(generator, "drawing a rotation")))
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
         check_width(vectors, len(self.key), "a clean vector for this key")
@@ -62,15 +54,6 @@ class SecretPermutation(Perturbation):
         """A key for vectors of dimension embed_dim ≥ 1."""
         require(embed_dim >= 1, "embed_dim", "at least 1", embed_dim)
         return cls(numpy_generator(generator, "drawing a permutation").permutation(embed_dim))
-
-    @property
-    def strength(self) -> float:
-        return len(self.key)
-
-    def unlock(self, stored: np.ndarray) -> np.ndarray:
-        """Stored vectors → clean ones, [n, d], with the key."""
-        check_width(stored, len(self.key), self.name)
-        return unit(stored[:, self.key.argsort()])
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
         check_width(vectors, len(self.key), "a clean vector for this key")
@@ -129,16 +112,13 @@ class KnownPairs(Perturbation):
 
 
 def procrustes(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """The orthogonal A [d, d] that brings known stored vectors [n, d] closest to their clean ones: A = U Vᵀ of the SVD
-    of storedᵀ clean (Schönemann 1966). `unit(stored @ A)` is the attacker's vector.
+    """The orthogonal A [d, d] that brings known stored vectors [n, d] closest to their clean ones (Schönemann 1966).
+    `unit(stored @ A)` is the attacker's vector.
 
     d independent pairs give a rotation's key away exactly; with fewer, only what lies in their span.
     """
-    _check_pairs(stored, clean)
-    if stored.shape[1] != clean.shape[1]:
-        raise InputError("stored and clean vectors have unequal dimensions; use least_squares")
-    u, _, vt = np.linalg.svd(stored.astype(np.float64).T @ clean)
-    return u @ vt
+    _check_pairs(stored, clean, same_width=True)
+    return orthogonal_procrustes(stored.astype(np.float64), clean)[0]
 
 
 def least_squares(stored: np.ndarray, clean: np.ndarray, *, ridge: float = 1e-3) -> np.ndarray:
@@ -150,24 +130,20 @@ def least_squares(stored: np.ndarray, clean: np.ndarray, *, ridge: float = 1e-3)
     _check_pairs(stored, clean)
     require(ridge >= 0, "ridge", "at least 0", ridge)
     require(ridge > 0 or len(stored) >= stored.shape[1], "ridge", "above 0 with fewer pairs than dimensions", ridge)
-    s = stored.astype(np.float64)
-    size = (s**2).sum(axis=1).mean()
-    return np.linalg.solve(s.T @ s + ridge * size * np.eye(s.shape[1]), s.T @ clean)
+    stored = stored.astype(np.float64)
+    alpha = ridge * (stored**2).sum(axis=1).mean()
+    return Ridge(alpha, fit_intercept=False).fit(stored, clean).coef_.T
 
 
 def match_columns(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """The key of a permutation from known pairs [n, d]: column j of the stored is the clean column key[j] with the
     smallest squared distance, one for one (Kuhn 1955). One pair is enough where no value stands twice.
     """
-    _check_pairs(stored, clean)
-    if stored.shape[1] != clean.shape[1]:
-        raise InputError("stored and clean vectors have unequal dimensions; a permutation keeps it")
-    s, c = stored.astype(np.float64), clean.astype(np.float64)
-    distance = (s**2).sum(axis=0)[:, None] - 2 * s.T @ c + (c**2).sum(axis=0)
-    return linear_sum_assignment(distance)[1]
+    _check_pairs(stored, clean, same_width=True)
+    return linear_sum_assignment(cdist(stored.T, clean.T, "sqeuclidean"))[1]
 
 
-def _check_pairs(stored: np.ndarray, clean: np.ndarray) -> None:
+def _check_pairs(stored: np.ndarray, clean: np.ndarray, *, same_width: bool = False) -> None:
     if stored.ndim != 2 or clean.ndim != 2 or len(stored) != len(clean) or len(stored) == 0:
         raise InputError(
             f"known pairs need as many stored as clean vectors, at least one; got shapes {list(stored.shape)} "
@@ -175,3 +151,5 @@ def _check_pairs(stored: np.ndarray, clean: np.ndarray) -> None:
         )
     if not (np.isfinite(stored).all() and np.isfinite(clean).all()):
         raise InputError("the known pairs have NaN or infinite entries; remove those pairs")
+    if same_width and stored.shape[1] != clean.shape[1]:
+        raise InputError("stored and clean vectors have unequal dimensions, no key keeps those; use least_squares")

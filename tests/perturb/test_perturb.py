@@ -41,14 +41,13 @@ EVERY = [
     perturb.ZeroPointQuantisation.fit(CLEAN),
     perturb.ZeroPointQuantisation.fit(CLEAN, 4),
     perturb.Binary(D),
-    perturb.ProductQuantisation.fit(CLEAN, 96, codes=16, rounds=2, generator=seeded()),
+    perturb.ProductQuantisation.fit(CLEAN, 96, codes=16, generator=seeded()),
     perturb.Truncation(128, D),
     perturb.PrincipalComponents.fit(CLEAN, 100),
     perturb.RandomProjection.draw(D, 128, seeded()),
     perturb.SecretRotation.draw(D, seeded()),
     perturb.SecretPermutation.draw(D, seeded()),
     perturb.CoordinateDropout(0.3),
-    perturb.Scaling(3.0),
     perturb.Interpolation(0.3),
     perturb.Averaging(3),
 ]
@@ -110,12 +109,12 @@ def test_vectors_of_another_length_than_1_are_refused():
 @pytest.mark.parametrize("shape", [(D,), (0, D), (2, 2, D)])
 def test_anything_but_a_table_of_numbers_is_refused(shape):
     with pytest.raises(InputError, match=r"expected numbers of shape \[n, d\]"):
-        perturb.Scaling(1.0).store(np.ones(shape))
+        perturb.Unchanged().store(np.ones(shape))
     with pytest.raises(InputError, match=r"expected numbers of shape \[n, d\]"):
-        perturb.Scaling(1.0).store(np.full((2, 2), "a"))
+        perturb.Unchanged().store(np.full((2, 2), "a"))
 
 
-@pytest.mark.parametrize("perturbation", [perturb.Scaling(1e39), perturb.LaplaceNoise(1e-300)])
+@pytest.mark.parametrize("perturbation", [perturb.GaussianNoise(1e39), perturb.LaplaceNoise(1e-300)])
 def test_a_result_that_is_not_finite_is_refused(perturbation):
     with pytest.raises(InputError, match="makes row 0 infinite or NaN; choose a weaker one"):
         perturbation.store(CLEAN, seeded())
@@ -172,8 +171,6 @@ def test_rows_that_another_perturbation_stored_are_refused(perturbation):
         (lambda: perturb.SecretPermutation.draw(0, seeded()), "embed_dim must be at least 1"),
         (lambda: perturb.CoordinateDropout(1.0), "share must be at least 0 and below 1, got 1"),
         (lambda: perturb.CoordinateDropout(-0.1), "share must be"),
-        (lambda: perturb.Scaling(0.0), "factor must be a finite number > 0, got 0"),
-        (lambda: perturb.Scaling(-1.0), "factor must be"),
         (lambda: perturb.Interpolation(1.1), "weight must be from 0 to 1, got 1.1"),
         (lambda: perturb.Averaging(0), "count must be an integer, at least 1, got 0"),
         (
@@ -218,7 +215,6 @@ def test_gaussian_noise_has_the_length_and_the_cosine_of_the_formula(sigma):
     assert math.sqrt((lengths**2).mean()) == pytest.approx(noise.noise_norm(D), rel=0.003, abs=1e-9)
     assert noise.noise_norm(D) == sigma * math.sqrt(D)
     assert seen.cosines.mean() == pytest.approx(1 / math.sqrt(1 + sigma**2 * D), abs=0.003)
-    assert noise.expected_cosine(D) == pytest.approx(1 / math.sqrt(1 + sigma**2 * D))
 
 
 @pytest.mark.parametrize("sigma", [0.03, 0.2])
@@ -280,8 +276,6 @@ def test_laplace_noise_has_gamma_lengths_and_even_directions():
         lengths = np.linalg.norm(noise, axis=1)
         assert scipy.stats.kstest(lengths, scipy.stats.gamma(d, scale=1 / epsilon).cdf).pvalue > 0.01
         assert np.abs((noise / lengths[:, None]).mean(axis=0)).max() < 5 / math.sqrt(4000 * d)
-        norm = perturb.LaplaceNoise(epsilon).noise_norm(d)
-        assert math.sqrt((lengths**2).mean()) == pytest.approx(norm, rel=0.05)
 
 
 def purkayastha(d: int, epsilon: float, weight=lambda theta: 1.0, top: float = math.pi) -> float:
@@ -400,19 +394,18 @@ def test_product_quantisation_finds_clusters_that_are_there():
 
 
 def test_product_quantisation_chooses_the_nearest_centroid_of_each_part():
-    quantiser = perturb.ProductQuantisation.fit(CLEAN, 8, codes=16, rounds=3, generator=seeded())
+    quantiser = perturb.ProductQuantisation.fit(CLEAN, 8, codes=16, generator=seeded())
     pieces = CLEAN.reshape(300, 8, 48)
     distance = ((pieces[:, :, None] - quantiser.centroids) ** 2).sum(axis=3)
     np.testing.assert_array_equal(quantiser.store(CLEAN), distance.argmin(axis=2))
 
 
-def test_k_means_improves_by_every_round_and_more_parts_keep_more():
-    def kept(parts: int, rounds: int) -> float:
-        quantiser = perturb.ProductQuantisation.fit(CLEAN, parts, codes=16, rounds=rounds, generator=seeded())
+def test_more_parts_and_more_codes_keep_more():
+    def kept(parts: int, codes: int) -> float:
+        quantiser = perturb.ProductQuantisation.fit(CLEAN, parts, codes=codes, generator=seeded())
         return perturb.apply(quantiser, CLEAN).cosines.mean()
 
-    assert kept(8, 0) < kept(8, 1) < kept(8, 5)
-    assert kept(8, 5) < kept(32, 5) < kept(96, 5)
+    assert kept(8, 4) < kept(8, 16) < kept(32, 16) < kept(96, 16)
 
 
 # --- reduction
@@ -487,7 +480,7 @@ def test_a_secret_rotation_is_orthogonal_keeps_inner_products_and_hides_the_vect
     stored = rotation.store(CLEAN)
     np.testing.assert_allclose(stored @ stored.T, CLEAN @ CLEAN.T, atol=1e-6)
     assert np.abs(perturb.apply(rotation, CLEAN).cosines).mean() < 2 / math.sqrt(D)
-    np.testing.assert_allclose(rotation.unlock(stored), CLEAN, atol=1e-6)
+    np.testing.assert_allclose(stored @ rotation.key.T, CLEAN, atol=1e-6)
 
 
 def test_secret_rotations_are_uniform():
@@ -521,7 +514,6 @@ def test_a_permutation_moves_values_untouched_and_falls_to_three_pairs():
     stored = permutation.store(CLEAN)
     np.testing.assert_array_equal(np.sort(stored, axis=1), np.sort(CLEAN, axis=1))
     assert np.abs(perturb.apply(permutation, CLEAN).cosines).mean() < 2 / math.sqrt(D)
-    np.testing.assert_allclose(permutation.unlock(stored), CLEAN, atol=1e-6)
     np.testing.assert_array_equal(perturb.match_columns(stored[:3], CLEAN[:3]), permutation.key)
 
 
@@ -562,12 +554,6 @@ def test_attacks_that_cannot_work_say_so():
 
 
 # --- mixtures
-
-
-def test_scaling_hides_nothing():
-    seen = perturb.apply(perturb.Scaling(7.5), CLEAN)
-    np.testing.assert_allclose(seen.stored, 7.5 * CLEAN, rtol=1e-6)
-    np.testing.assert_allclose(seen.cosines, 1, atol=1e-6)
 
 
 def test_interpolation_by_hand():
