@@ -8,21 +8,7 @@
 from invlib.audit.audit import Audit, open_source
 from invlib.audit.origin import Origin, check_dimension, check_origin
 from invlib.audit.source import Chunk, Source
-from invlib.audit.verdict import CLOSE, NEAR, Summary, patterns, scorecard, summarise, verdict
+from invlib.audit.verdict import CLOSE, NEAR, Summary, pattern_shares, patterns, summarise, verdict
 
-__all__ = [
-    "CLOSE",
-    "NEAR",
-    "Audit",
-    "Chunk",
-    "Origin",
-    "Source",
-    "Summary",
-    "check_dimension",
-    "check_origin",
-    "open_source",
-    "patterns",
-    "scorecard",
-    "summarise",
-    "verdict",
-]
+__all__ = ["Audit", "Chunk", "Origin", "Source", "check_dimension", "check_origin", "open_source"]
+__all__ += ["CLOSE", "NEAR", "Summary", "pattern_shares", "patterns", "summarise", "verdict"]

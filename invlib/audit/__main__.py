@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,19 +10,39 @@ import torch
 from accelerate import Accelerator
 
 from invlib.audit.audit import CHUNK, Audit, open_source
-from invlib.audit.verdict import scorecard, summarise, verdict
+from invlib.audit.files import FILES
+from invlib.audit.verdict import pattern_shares, summarise, verdict
 from invlib.encoder import Encoder
-from invlib.errors import InputError
+from invlib.errors import InputError, command
 from invlib.inverter import Inverter
 from invlib.studies import leaks
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    chosen = _parser().parse_args(arguments)
+    state = Accelerator()
+    audit = _open(chosen, state)
+    _check_records(audit, chosen.records)
+    origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
+    if state.is_main_process:
+        print(origin, flush=True)
+    state.wait_for_everyone()
+    try:
+        done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command goes on from {chosen.out}") from None
+    share = f"process {state.process_index + 1} of {state.num_processes}"
+    print(f"{done}, {share}; parts are in {chosen.out}", flush=True)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _report(audit, chosen.records)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m invlib.audit", description="What could be read out of vectors?")
-    parser.add_argument(
-        "source", help=".npy, .npz, .parquet, .jsonl or .csv; or the folder of a Chroma or LanceDB store"
-    )
+    parser.add_argument("source", help=f"{', '.join(FILES)}; or the folder of a Chroma or LanceDB store")
     parser.add_argument("--collection", help="collection or table, where the store has several")
     parser.add_argument("--out", type=Path, default=Path("data/runs/audit"), help="folder of the results")
     parser.add_argument("--checkpoint", default="minilm")
@@ -29,28 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, default=CHUNK, help=f"vectors held at a time (default: {CHUNK})")
     parser.add_argument("--no-confidence", action="store_true", help="do not encode the recovered texts again; faster")
     parser.add_argument("--records", type=Path, help="the true records, row by row, to score what leaked")
-    chosen = parser.parse_args(arguments)
-    state = Accelerator()
-    try:
-        audit = _open(chosen, state)
-        _check_records(audit, chosen.records)
-        origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
-        if state.is_main_process:
-            print(origin, flush=True)
-        state.wait_for_everyone()
-        done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
-        print(f"{done}, {_share(state)}; parts are in {chosen.out}", flush=True)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            _report(audit, chosen.records)
-    except InputError as error:
-        if state.is_main_process:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {chosen.out}", file=sys.stderr)
-        return 130
-    return 0
+    return parser
 
 
 def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
@@ -58,16 +58,9 @@ def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
     inverter = Inverter.load(chosen.checkpoint, **fast)
     # A third of the fp32 encoder's time; on 1,024 MiniLM vectors the cosines differed by 0.003 at most.
     inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
-    return Audit(
-        open_source(chosen.source, chosen.collection),
-        inverter,
-        chosen.out,
-        chunk=chosen.chunk,
-        num_steps=chosen.steps,
-        verify=not chosen.no_confidence,
-        process=state.process_index,
-        processes=state.num_processes,
-    )
+    options = {"chunk": chosen.chunk, "num_steps": chosen.steps, "verify": not chosen.no_confidence}
+    share = {"process": state.process_index, "processes": state.num_processes}
+    return Audit(open_source(chosen.source, chosen.collection), inverter, chosen.out, **options, **share)
 
 
 def _check_records(audit: Audit, records: Path | None) -> None:
@@ -76,15 +69,11 @@ def _check_records(audit: Audit, records: Path | None) -> None:
         raise InputError(f"{records} holds {found} records, {audit.source.name} {audit.source.count} vectors")
 
 
-def _share(state: Accelerator) -> str:
-    return f"process {state.process_index + 1} of {state.num_processes}"
-
-
 def _report(audit: Audit, records: Path | None) -> None:
     summary = summarise(audit.parts())
     with pd.option_context("display.max_colwidth", 100, "display.width", 160):
         print(summary.examples.round(2).to_string(index=False))
-        print(scorecard(summary).round(3).to_string(index=False))
+        print(pattern_shares(summary).round(3).to_string(index=False))
         if records is not None:
             texts = audit.table()["text"].fillna("").tolist()
             print(leaks.leaked(leaks.read_records(records), texts).round(3).to_string(index=False))

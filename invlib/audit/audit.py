@@ -4,6 +4,7 @@ Memory holds one chunk. A part that is written is never done again, so a stopped
 belongs to process k mod processes, so several can share the work.
 """
 
+import functools
 import hashlib
 import json
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
@@ -57,46 +59,47 @@ def open_source(path: str | Path, collection: str | None = None) -> Source:
     Raises `InputError` for what is missing, empty, unreadable or of another kind.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        if (path / CHROMA_FILE).is_file():
-            return _not_empty(ChromaCollection(path, collection))
-        if any(path.glob("*.lance")):
-            return _not_empty(LanceTable(path, collection))
-        raise InputError(f"{path} is neither a Chroma store ({CHROMA_FILE}) nor a LanceDB folder (*.lance)")
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"there is nothing at {path}; expected a file of vectors or the folder of a database")
+    source = _open_folder(path, collection) if path.is_dir() else _open_file(path)
+    if source.count == 0:
+        raise InputError(f"{source.name} holds no vector")
+    return source
+
+
+def _open_folder(path: Path, collection: str | None) -> Source:
+    if (path / CHROMA_FILE).is_file():
+        return ChromaCollection(path, collection)
+    if any(path.glob("*.lance")):
+        return LanceTable(path, collection)
+    raise InputError(f"{path} is neither a Chroma store ({CHROMA_FILE}) nor a LanceDB folder (*.lance)")
+
+
+def _open_file(path: Path) -> Source:
     if path.suffix not in FILES:
         raise InputError(f"{path.name} is of an unknown kind; expected {', '.join(FILES)} or the folder of a database")
-    if path.stat().st_size == 0:
+    found = path.stat()
+    if found.st_size == 0:
         raise InputError(f"{path} is empty; expected one vector a row")
     source = FILES[path.suffix](path)
-    source.state = f"{path.stat().st_size} bytes, written {datetime.fromtimestamp(path.stat().st_mtime, UTC)}"
-    return _not_empty(source)
+    source.state = f"{found.st_size} bytes, written {datetime.fromtimestamp(found.st_mtime, UTC)}"
+    return source
 
 
 class Audit:
     """The audit of one source into one folder. `run`, then `parts` or `table`."""
 
     def __init__(
-        self,
-        source: Source,
-        inverter: Inverter,
-        out: str | Path,
-        *,
-        chunk: int = CHUNK,
-        num_steps: int = 4,
-        verify: bool = True,
-        process: int = 0,
-        processes: int = 1,
-    ):
+        self, source: Source, inverter: Inverter, out: str | Path, *,
+        chunk: int = CHUNK, num_steps: int = 4, verify: bool = True, process: int = 0, processes: int = 1,
+    ):  # fmt: skip
         """verify: encode every recovered text again; its cosine to the vector is the confidence (NaN without).
 
         Raises `InputError` for a folder that holds the audit of something else.
         """
         if chunk < 1 or not 0 <= process < processes:
-            raise InputError(
-                f"chunk must be at least 1, and process below processes; got {chunk}, {process}, {processes}"
-            )
+            told = f"got {chunk}, {process}, {processes}"
+            raise InputError(f"chunk must be at least 1, and process below processes; {told}")
         self.source, self.inverter, self.out = source, inverter, Path(out)
         self.chunk, self.num_steps, self.verify = chunk, num_steps, verify
         self.process, self.processes = process, processes
@@ -107,10 +110,7 @@ class Audit:
         """Where the vectors seem to come from, judged by the first chunk, or as many as it takes to fill the sample."""
         good = np.zeros((0, self.inverter.config.embedding_cond_dim), np.float32)
         for chunk in self.source.chunks(self.chunk):
-            if not chunk.finite().any():
-                continue  # absent vectors have no dimension either
-            check_dimension(chunk.vectors.shape[1], self.inverter.config.embedding_cond_dim)
-            good = np.concatenate([good, chunk.vectors[chunk.finite()]])
+            good = np.concatenate([good, self._good(chunk)])
             if len(good) >= SAMPLE:
                 break
         if len(good) < 2:
@@ -123,13 +123,12 @@ class Audit:
         started, done, broken = time.perf_counter(), 0, 0
         with tqdm(total=self._left(), desc="audit", unit=" vectors", disable=not progress) as bar:
             for chunk in self.source.chunks(self.chunk, self._wanted):
-                check_dimension(chunk.vectors.shape[1], self.inverter.config.embedding_cond_dim)
                 part = self._recovered(chunk)
-                write_atomically(self._path(chunk.number), lambda path, part=part: pq.write_table(part, path))
-                for row, problem in _problems(part)[: max(0, TOLD - broken)]:
-                    tell(f"row {row}: {problem}; left out")
-                broken += len(_problems(part))
-                done += len(part)
+                write_atomically(self._path(chunk.number), functools.partial(pq.write_table, part))
+                problems = part.filter(pc.is_valid(part["problem"])).to_pylist()
+                for found in problems[: max(0, TOLD - broken)]:
+                    tell(f"row {found['row']}: {found['problem']}; left out")
+                broken, done = broken + len(problems), done + len(part)
                 bar.update(len(part))
         if broken:
             tell(f"{broken} of {done} rows could not be inverted; the rest was")
@@ -144,19 +143,27 @@ class Audit:
         """All of it as a DataFrame: row, id, text, confidence, problem."""
         return pa.concat_tables(self.parts()).to_pandas()
 
+    def _good(self, chunk: Chunk) -> np.ndarray:
+        """The vectors of a chunk that can be inverted, [n, embed_dim]; absent ones have no dimension either."""
+        dim, good = self.inverter.config.embedding_cond_dim, chunk.vectors[chunk.finite()]
+        if not len(good):
+            return np.zeros((0, dim), np.float32)
+        check_dimension(good.shape[1], dim)
+        return good
+
     def _recovered(self, chunk: Chunk) -> pa.Table:
-        good = chunk.finite()
+        good, vectors = chunk.finite(), self._good(chunk)
         texts = np.full(len(good), None, object)
         confidence = np.full(len(good), np.nan, np.float32)
         if good.any():
             options = {"num_steps": self.num_steps, "keep_trajectories": False, "verify": self.verify}
-            result = self.inverter.invert(chunk.vectors[good], **options)
+            result = self.inverter.invert(vectors, **options)
             texts[good] = result.texts
             if self.verify:
                 confidence[good] = result.cosines
-        problems = [None if ok else _problem(vector) for ok, vector in zip(good, chunk.vectors, strict=True)]
-        rows = range(chunk.start, chunk.start + len(good))
-        return pa.table([list(rows), chunk.ids, texts.tolist(), confidence, problems], schema=SCHEMA)
+        kinds = np.where(np.isfinite(chunk.vectors).all(axis=1), "all zeros", "NaN or infinite entries").astype(object)
+        rows = np.arange(chunk.start, chunk.start + len(good))
+        return pa.table([rows, chunk.ids, texts, confidence, np.where(good, None, kinds)], schema=SCHEMA)
 
     def _left(self) -> int | None:
         """How many vectors of this process's share are not done yet; None where only reading it all tells."""
@@ -178,22 +185,14 @@ class Audit:
         Other vectors under the same name show in a file's size and time; in a database in the number of vectors and
         the digest of the first chunk.
         """
-        first = next(iter(self.source.chunks(self.chunk, lambda number: number == 0)), None)
-        vectors = np.zeros(0, np.float32) if first is None else first.vectors
-        return {
-            "source": self.source.name,
-            "count": self.source.count,
-            "state": self.source.state,
-            "first": hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest(),
-            "weights": fingerprint(self.inverter.model),
-            "chunk": self.chunk,
-            "num_steps": self.num_steps,
-            "verify": self.verify,
-        }
+        first = next((chunk.vectors.tobytes() for chunk in self.source.chunks(self.chunk, lambda n: n == 0)), b"")
+        about = {"source": self.source.name, "count": self.source.count, "state": self.source.state}
+        about |= {"first": hashlib.sha256(first).hexdigest(), "weights": fingerprint(self.inverter.model)}
+        return about | {"chunk": self.chunk, "num_steps": self.num_steps, "verify": self.verify}
 
     def _check_claim(self) -> None:
         """Refuse a folder that holds the audit of something else."""
-        path = self.out / "audit.json"
+        path, otherwise = self.out / "audit.json", "choose another --out, or delete the folder"
         if not path.is_file():
             if any(self.out.glob("part-*.parquet")):
                 raise InputError(f"{self.out} holds parts but no audit.json; choose another --out")
@@ -201,38 +200,19 @@ class Audit:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise InputError(f"{path} is damaged; choose another --out, or delete the folder") from None
+            raise InputError(f"{path} is damaged; {otherwise}") from None
         for key, value in self._about.items():
             if found.get(key) != value:
-                raise InputError(
-                    f"{self.out} holds an audit with {key} = {found.get(key)!r}, this one has {value!r}; "
-                    "choose another --out, or delete the folder"
-                )
+                told = f"{self.out} holds an audit with {key} = {found.get(key)!r}, this one has {value!r}"
+                raise InputError(f"{told}; {otherwise}")
 
     def _claim(self) -> None:
         """Write down what this folder is the audit of, before its first part."""
         path = self.out / "audit.json"
-        if path.is_file():
-            return
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.out} cannot be made: {error.strerror}; choose another --out") from None
-        if self.process == 0:
+        if self.process == 0 and not path.is_file():
             contents = json.dumps(self._about, indent=1) + "\n"
             write_atomically(path, lambda partial: Path(partial).write_text(contents, encoding="utf-8"))
-
-
-def _problem(vector: np.ndarray) -> str:
-    return "all zeros" if np.isfinite(vector).all() else "NaN or infinite entries"
-
-
-def _problems(part: pa.Table) -> list[tuple[int, str]]:
-    found = zip(part.column("row").to_pylist(), part.column("problem").to_pylist(), strict=True)
-    return [(row, problem) for row, problem in found if problem is not None]
-
-
-def _not_empty(source: Source) -> Source:
-    if source.count == 0:
-        raise InputError(f"{source.name} holds no vector")
-    return source

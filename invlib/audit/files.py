@@ -3,7 +3,8 @@
 import csv
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from invlib.audit.source import Chunk, Source, Wanted, as_vectors, row_chunks
-from invlib.errors import InputError
+from invlib.audit.source import Source, check_array, is_number, slices
+from invlib.errors import InputError, first_line
 
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values")
 
@@ -25,19 +26,15 @@ class NpyFile(Source):
         try:
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(
-                f"{path} cannot be read as .npy: {_first_line(error).partition('. If you trust')[0]}"
-            ) from None
-        as_vectors(self._array[:0], self.name)
+            raise _unreadable(path, error) from None
+        check_array(self._array.shape, self._array.dtype, self.name)
         self.count = len(self._array)
 
-    def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        for number in range(-(-self.count // size)):
-            if wanted(number):
-                start = number * size
-                with np.errstate(over="ignore"):  # what fp32 cannot hold is told as infinite, with its row
-                    vectors = np.array(self._array[start : start + size], np.float32)
-                yield Chunk(number, start, [str(row) for row in range(start, start + len(vectors))], vectors)
+    def pages(self, size: int) -> Iterator[np.ndarray]:
+        return slices(self._array, size)
+
+    def read(self, page: np.ndarray, start: int) -> tuple[None, np.ndarray]:
+        return None, np.array(page)
 
 
 class NpzFile(Source):
@@ -48,34 +45,33 @@ class NpzFile(Source):
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+                self._member = _one_of(members, f"{path}, its arrays") + ".npy"
+                with archive.open(self._member) as file:
+                    shape, dtype = self._header(file)
         except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{path} cannot be read as .npz: {_first_line(error)}") from None
-        self._member = _one_of(members, f"{path}, its arrays")
-        with zipfile.ZipFile(path) as archive, archive.open(f"{self._member}.npy") as file:
-            shape, _, dtype = self._header(file)
-        as_vectors(np.empty((0, *shape[1:]), dtype), f"{path}, array {self._member!r}")
+            raise _unreadable(path, error) from None
+        check_array(shape, dtype, f"{path}, array {self._member}")
         self.count = shape[0]
 
-    def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        with zipfile.ZipFile(self._path) as archive, archive.open(f"{self._member}.npy") as file:
-            (count, dim), _, dtype = self._header(file)
-            for number in range(-(-count // size)):
-                start = number * size
-                rows = min(size, count - start)
-                raw = file.read(rows * dim * dtype.itemsize)
-                if len(raw) < rows * dim * dtype.itemsize:
-                    raise InputError(f"{self.name} ends in row {start}; it is truncated: fetch it again")
-                if wanted(number):
-                    vectors = np.frombuffer(raw, dtype).reshape(rows, dim).astype(np.float32)
-                    yield Chunk(number, start, [str(row) for row in range(start, start + rows)], vectors)
+    def pages(self, size: int) -> Iterator[np.ndarray]:
+        with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as file:
+            (count, dim), dtype = self._header(file)
+            for rows in slices(range(count), size):
+                raw = file.read(len(rows) * dim * dtype.itemsize)
+                if len(raw) < len(rows) * dim * dtype.itemsize:
+                    raise InputError(f"{self.name} ends in row {rows[0]}; it is truncated: fetch it again")
+                yield np.frombuffer(raw, dtype).reshape(len(rows), dim)
 
-    def _header(self, file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    def read(self, page: np.ndarray, start: int) -> tuple[None, np.ndarray]:
+        return None, page
+
+    def _header(self, file: Any) -> tuple[tuple[int, ...], np.dtype]:
+        is_first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
         shape, by_column, dtype = read(file)
         if by_column or dtype.hasobject:
             raise InputError(f"{self.name}: save it again with numpy.savez, in row order and as numbers")
-        return shape, by_column, dtype
+        return shape, dtype
 
 
 class ParquetFile(Source):
@@ -90,33 +86,15 @@ class ParquetFile(Source):
             with pq.ParquetFile(path) as file:
                 schema, self.count = file.schema_arrow, file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} cannot be read as .parquet: {_first_line(error)}") from None
-        lists = [field.name for field in schema if _is_list(field.type)]
-        numbers = [
-            f.name for f in schema if f.name != "id" and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
-        ]
-        if not lists and not numbers:
-            raise InputError(f"{path} has no column of numbers or lists of numbers; it has {', '.join(schema.names)}")
-        self._list = _one_of(lists, f"{path}, its columns of lists") if lists else None
-        self._columns = [self._list] if lists else numbers
-        self._id = ["id"] if "id" in schema.names else []
+            raise _unreadable(path, error) from None
+        self._columns = vector_columns(schema, self.name)
 
-    def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        with pq.ParquetFile(self._path) as file:
-            batches = file.iter_batches(batch_size=size, columns=self._id + self._columns)
-            for number, batch in enumerate(batches):  # all of `size` but the last, across row groups too
-                if wanted(number):
-                    start = number * size
-                    ids = [str(row) for row in range(start, start + len(batch))]
-                    if self._id:
-                        ids = [str(name) for name in batch.column("id").to_pylist()]
-                    yield Chunk(number, start, ids, self._vectors(batch, start))
+    def pages(self, size: int) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(self._path) as file:  # batches are of `size` but the last, across row groups too
+            yield from file.iter_batches(batch_size=size, columns=self._columns)
 
-    def _vectors(self, batch: pa.RecordBatch, start: int) -> np.ndarray:
-        if self._list is None:
-            columns = [batch.column(name).to_numpy() for name in self._columns]
-            return as_vectors(np.stack(columns, axis=1), self.name)
-        return list_column(batch.column(self._list), start, self.name)
+    def read(self, page: pa.RecordBatch, start: int) -> tuple[list | None, np.ndarray]:
+        return arrow_rows(page)
 
 
 class JsonlFile(Source):
@@ -125,29 +103,23 @@ class JsonlFile(Source):
     def __init__(self, path: Path):
         self.name, self._path = str(path), path
 
-    def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        lines = ((None, line) for line in _lines(self._path) if line.strip())
-        for chunk in row_chunks(lines, size, wanted, self._parse):
-            ids = [self._ids.pop(row, name) for row, name in enumerate(chunk.ids, chunk.start)]
-            yield Chunk(chunk.number, chunk.start, ids, chunk.vectors)
+    def pages(self, size: int) -> Iterator[list[str]]:
+        return _pages((line for line in _lines(self._path) if line.strip()), size)
 
-    def _parse(self, line: str, row: int) -> list[float] | None:
+    def read(self, page: list[str], start: int) -> tuple[tuple, tuple]:
+        return tuple(zip(*(self._entry(line, row) for row, line in enumerate(page, start)), strict=True))
+
+    def _entry(self, line: str, row: int) -> tuple[Any, list | None]:
         try:
             found = json.loads(line)
         except ValueError:
             raise InputError(f"{self.name} row {row} is not JSON; expected a list of numbers a line") from None
-        if isinstance(found, dict):
-            if "id" in found:
-                self._ids[row] = str(found["id"])
-            name = next((name for name in VECTOR_NAMES if name in found), "")
-            if name and found[name] is None:
-                return None
-            found = found.get(name)
-        return _numbers(found, self.name, row)
-
-    @property
-    def _ids(self) -> dict[int, str]:
-        return self.__dict__.setdefault("_names", {})
+        named = found if isinstance(found, dict) else {"vector": found}
+        vector = next((named[name] for name in VECTOR_NAMES if name in named), "nothing")
+        if not isinstance(vector, list | None):
+            wanted = f"expected one, or an object with it under {', '.join(VECTOR_NAMES)}"
+            raise InputError(f"{self.name} row {row} has no list of numbers; {wanted}")
+        return named.get("id"), vector
 
 
 class CsvFile(Source):
@@ -162,25 +134,51 @@ class CsvFile(Source):
         names = ["id", *first[1:]] if first and not first[0].strip() else first
         columns = [name for name in names if name != "id"]
         is_counted = len(columns) > 1 and columns == [str(number) for number in range(len(columns))]
-        self._has_header = is_counted or not any(map(_is_number, first))
-        self._id = names.index("id") if self._has_header and "id" in names else None
+        self._header = int(is_counted or not any(map(is_number, first)))  # how many lines it has
+        self._id = names.index("id") if self._header and "id" in names else None
 
-    def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
-        lines = csv.reader(_lines(self._path))
-        if self._has_header:
-            next(lines)
-        yield from row_chunks((self._split(cells) for cells in lines if cells), size, wanted, self._parse)
+    def pages(self, size: int) -> Iterator[list[list[str]]]:
+        lines = islice(csv.reader(_lines(self._path)), self._header, None)
+        return _pages(filter(None, lines), size)
 
-    def _split(self, cells: list[str]) -> tuple[str | None, list[str]]:
-        if self._id is None or self._id >= len(cells):
-            return None, cells
-        return cells[self._id], cells[: self._id] + cells[self._id + 1 :]
+    def read(self, page: list[list[str]], start: int) -> tuple[list | None, list[list[str | None]]]:
+        has_id = self._id is not None
+        ids = [cells.pop(self._id) if self._id < len(cells) else None for cells in page] if has_id else None
+        return ids, [[cell if cell.strip() else None for cell in cells] for cells in page]
 
-    def _parse(self, cells: list[str], row: int) -> list[float]:
-        for cell in cells:
-            if cell.strip() and not _is_number(cell):
-                raise InputError(f"{self.name} row {row} holds {cell[:40]!r} in place of a number; remove that column")
-        return [float(cell) if cell.strip() else np.nan for cell in cells]
+
+FILES = {".npy": NpyFile, ".npz": NpzFile, ".parquet": ParquetFile, ".jsonl": JsonlFile, ".csv": CsvFile}
+
+
+def vector_columns(schema: pa.Schema, where: str) -> list[str]:
+    """What to ask an Arrow table for: its vectors, a column of lists or all columns of numbers, and `id`."""
+    kinds = {field.name: field.type for field in schema if field.name != "id"}
+    vectors = [name for name, kind in kinds.items() if _is_list(kind)]
+    if vectors:
+        vectors = [_one_of(vectors, f"{where}, its columns of lists")]
+    else:
+        vectors = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    if not vectors:
+        raise InputError(f"{where} has no column of numbers or lists of numbers; it has {', '.join(schema.names)}")
+    return [name for name in schema.names if name in {"id", *vectors}]
+
+
+def arrow_rows(table: pa.RecordBatch | pa.Table) -> tuple[list | None, np.ndarray]:
+    """Ids and rows of what was asked for by `vector_columns`."""
+    ids = table.column("id").to_pylist() if "id" in table.schema.names else None
+    vectors = table.select([name for name in table.schema.names if name != "id"])
+    if _is_list(vectors.schema.types[0]):
+        return ids, vectors.column(0).to_numpy(zero_copy_only=False)
+    return ids, vectors.to_pandas().to_numpy()
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
+
+
+def _pages(rows: Iterable, size: int) -> Iterator[list]:
+    rows = iter(rows)
+    return iter(lambda: list(islice(rows, size)), [])
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -192,45 +190,6 @@ def _lines(path: Path) -> Iterator[str]:
             raise InputError(f"{path} is not UTF-8 text; save it again as UTF-8") from None
 
 
-FILES = {".npy": NpyFile, ".npz": NpzFile, ".parquet": ParquetFile, ".jsonl": JsonlFile, ".csv": CsvFile}
-
-
-def list_column(column: pa.Array, start: int, where: str) -> np.ndarray:
-    """A column of lists as float32 [n, d]; an absent list becomes a row of NaN.
-
-    Raises `InputError`, with the row, for lists of unequal length.
-    """
-    if not len(column):
-        return np.zeros((0, 0), np.float32)
-    lengths = np.asarray(column.value_lengths().fill_null(-1) if not _is_fixed(column.type) else [])
-    if _is_fixed(column.type):
-        lengths = np.where(np.asarray(column.is_null()), -1, column.type.list_size)
-    present = lengths >= 0
-    dim = lengths[present][0] if present.any() else 1
-    wrong = np.flatnonzero(present & (lengths != dim))
-    if wrong.size:
-        row = wrong[0]
-        raise InputError(f"{where} row {start + row} has {lengths[row]} numbers, others {dim}; every row needs as many")
-    vectors = np.full((len(column), dim), np.nan, np.float32)
-    values = column.flatten().to_numpy(zero_copy_only=False)  # leaves absent lists out
-    if values.dtype.kind not in "fiu":
-        raise InputError(f"{where} holds lists of {column.type.value_type}; expected numbers")
-    vectors[present] = values.reshape(-1, dim)
-    return vectors
-
-
-def _numbers(found: Any, where: str, row: int) -> list[float]:
-    if not isinstance(found, list):
-        raise InputError(
-            f"{where} row {row} has no list of numbers; expected one, or an object with it under "
-            f"{', '.join(VECTOR_NAMES)}"
-        )
-    for value in found:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(f"{where} row {row} holds {str(value)[:40]!r} in place of a number")
-    return [np.nan if value is None else float(value) for value in found]
-
-
 def _one_of(names: list[str], where: str) -> str:
     known = [name for name in names if name in VECTOR_NAMES]
     if len(names) == 1 or len(known) == 1:
@@ -238,21 +197,6 @@ def _one_of(names: list[str], where: str) -> str:
     raise InputError(f"{where}: {', '.join(names) or 'none'}; expected one, or one called {' or '.join(VECTOR_NAMES)}")
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_fixed(kind)
-
-
-def _is_fixed(kind: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(kind)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+def _unreadable(path: Path, error: Exception) -> InputError:
+    said = first_line(error).partition(". If you trust")[0]  # numpy's advice is to run the file's code
+    return InputError(f"{path} cannot be read as {path.suffix}: {said}")

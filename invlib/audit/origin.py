@@ -10,7 +10,7 @@ import numpy as np
 
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.metrics import cosine
+from invlib.metrics import cosine, reencoded
 
 SAMPLE = 64
 # Vectors of other encoders, and rotated or noisy ones, lie on the far side of these; see tests/test_audit.py.
@@ -46,19 +46,17 @@ class Origin:
         return self.unused > UNUSED_LIMIT  # NaN is no change
 
     def __str__(self) -> str:
-        facts = (
-            f"{self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
+        said = f"These vectors can come from {self.encoder}"
+        if self.plausible and self.changed:
+            said += ", changed afterwards, as by noise: coordinates that it never uses hold numbers"
+            said += ", and the recovered texts lead back all the same"
+        elif not self.plausible:
+            said = f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}"
+        return (
+            f"{said}. {self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
             f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of "
             f"{self.loop:.2f} (to another vector: {self.control:.2f})."
         )
-        if self.plausible and self.changed:
-            return (
-                f"These vectors can come from {self.encoder}, changed afterwards, as by noise: coordinates that it "
-                f"never uses hold numbers, and the recovered texts lead back all the same. {facts}"
-            )
-        if self.plausible:
-            return f"These vectors can come from {self.encoder}. {facts}"
-        return f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}. {facts}"
 
 
 def check_dimension(dim: int, expected: int) -> None:
@@ -66,11 +64,9 @@ def check_dimension(dim: int, expected: int) -> None:
     if dim == expected:
         return
     others = "; ".join(f"{size}: {name}" for size, name in sorted(KNOWN.items()))
-    hint = (
-        f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
-        if dim in KNOWN
-        else "no encoder here makes such vectors"
-    )
+    hint = "no encoder here makes such vectors"
+    if dim in KNOWN:
+        hint = f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
     raise InputError(f"the vectors have {dim} dimensions, this checkpoint inverts {expected}; {hint}. Known: {others}")
 
 
@@ -106,12 +102,12 @@ def _against_training(inverter: Inverter, rows: np.ndarray) -> tuple[float, floa
 
 def _round_trip(inverter: Inverter, rows: np.ndarray, num_steps: int) -> tuple[float, float]:
     texts = inverter.invert(rows, num_steps=num_steps, keep_trajectories=False).texts
-    written = [row for row, text in enumerate(texts) if text.strip()]
-    if len(written) < 2:
+    again = reencoded(texts, inverter.encoder.encode, rows.shape[1])
+    again, rows = again[again.any(axis=1)], rows[again.any(axis=1)]
+    if len(again) < 2:
         return 0.0, 0.0
-    again = inverter.encoder.encode([texts[row] for row in written])
-    own, other = (cosine(again, rows[np.roll(written, shift)]) for shift in (0, 1))
-    return float(np.median(own)), float(np.median(other))
+    own, other = (float(np.median(cosine(again, np.roll(rows, shift, axis=0)))) for shift in (0, 1))
+    return own, other
 
 
 def _doubts(unused: float, likeness: float, loop: float, n: int) -> list[str]:

@@ -1,19 +1,17 @@
 """Source: where stored vectors are, as a stream of chunks. Files and databases look the same from here.
 
 A source is read once from front to back; chunks that are not wanted (done before, or another process's) are passed over
-without being parsed where the format allows it. Nothing but ids and vectors is read.
+without being parsed. Nothing but ids and vectors is read.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from invlib.errors import InputError
-
-Wanted = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -31,60 +29,81 @@ class Chunk:
 
 
 class Source(ABC):
-    """Stored vectors. `name` says where they are; `count` how many there are, None where only reading it all tells."""
+    """Stored vectors. A kind of store is a subclass that opens one, cuts it into `pages`, and can `read` a page.
+
+    name: where they are. count: how many there are, None where only reading it all tells. state: of a file, its size
+    and when it was written, by which a changed one is told.
+    """
 
     name: str
     count: int | None = None
-    state: str = ""  # of a file: its size and when it was written, by which a changed one is told
+    state: str = ""
 
     @abstractmethod
-    def chunks(self, size: int, wanted: Wanted = lambda number: True) -> Iterator[Chunk]:
+    def pages(self, size: int) -> Iterator[Any]:
+        """Every `size` rows (the last page may be shorter), in order, as they are stored."""
+
+    @abstractmethod
+    def read(self, page: Any, start: int) -> tuple[Iterable | None, Iterable]:
+        """Ids (None: the store has none) and rows of numbers of a page; `start` is the number of its first row.
+
+        A row of None holds no vector. Numbers and lengths are checked in `chunks`.
+        """
+
+    def chunks(self, size: int, wanted: Callable[[int], bool] = lambda number: True) -> Iterator[Chunk]:
         """The wanted chunks of `size` rows each (the last may be shorter), in order.
 
         Raises `InputError`, with the row, for rows of unequal length and for text in place of numbers.
         """
+        dim = None
+        for number, page in enumerate(self.pages(size)):
+            if not wanted(number):
+                continue
+            start = number * size
+            ids, rows = self.read(page, start)
+            rows = list(rows)
+            if dim is None:
+                dim = next((len(values) for values in rows if values is not None), None)
+            with np.errstate(over="ignore"):  # what fp32 cannot hold is told as infinite, with its row
+                vectors = _stacked(rows, 1 if dim is None else dim, self.name, start)
+            names = enumerate([None] * len(rows) if ids is None else ids, start)
+            yield Chunk(number, start, [str(row if name is None else name) for row, name in names], vectors)
 
 
-def as_vectors(values: Any, where: str) -> np.ndarray:
-    """Numbers as float32 [n, d], or an `InputError` that says `where` they are wrong."""
-    array = np.asarray(values)
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
+def slices(rows: Sequence | np.ndarray, size: int) -> Iterator[Any]:
+    """Pages of what can be cut: every `size` rows."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def check_array(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
+    """Raise `InputError` for an array that is no table of real numbers."""
+    if len(shape) != 2 or dtype.kind not in "fiu":
         raise InputError(
-            f"{where} holds {array.dtype} of shape {list(array.shape)}; expected numbers of shape [vectors, dimensions]"
+            f"{where} holds {dtype} of shape {list(shape)}; expected numbers of shape [vectors, dimensions]"
         )
-    return array.astype(np.float32)
 
 
-def row_chunks(
-    rows: Iterator[tuple[str | None, Any]],
-    size: int,
-    wanted: Wanted,
-    parse: Callable[[Any, int], Sequence[float] | None],
-) -> Iterator[Chunk]:
-    """Chunks of rows that come one by one, as (id, unparsed); rows of unwanted chunks are not parsed.
-
-    A row parsed to None holds no vector: NaN, so that it is counted as broken.
-    """
-    ids: list[str] = []
-    parsed: list[Sequence[float] | None] = []
-    dim, row = None, -1
-    for row, (name, raw) in enumerate(rows):
-        if wanted(row // size):
-            values = parse(raw, row)
-            if dim is None and values is not None:
-                dim = len(values)
-            if values is not None and len(values) != dim:
-                raise InputError(f"row {row} has {len(values)} numbers, those before it {dim}; every row needs as many")
-            ids.append(str(row) if name is None else name)
-            parsed.append(values)
-        if parsed and (row + 1) % size == 0:
-            yield _chunk(row // size, size, ids, parsed, dim)
-            ids, parsed = [], []
-    if parsed:
-        yield _chunk(row // size, size, ids, parsed, dim)
+def is_number(value: Any) -> bool:
+    """Can the value, perhaps a text, be read as a number?"""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
-def _chunk(number: int, size: int, ids: list[str], parsed: list[Sequence[float] | None], dim: int | None) -> Chunk:
-    absent = [float("nan")] * (dim or 1)
-    rows = [absent if values is None else values for values in parsed]
-    return Chunk(number, number * size, ids, np.array(rows, np.float32))
+def _stacked(rows: list, dim: int, where: str, start: int) -> np.ndarray:
+    """Rows of numbers as float32 [n, dim]; a row or a number that is absent is NaN."""
+    vectors = np.full((len(rows), dim), np.nan, np.float32)
+    for row, values in enumerate(rows):
+        if values is None:
+            continue
+        told = f"{where} row {start + row}"
+        if len(values) != dim:
+            raise InputError(f"{told} has {len(values)} numbers, those before it {dim}; every row needs as many")
+        try:
+            vectors[row] = values
+        except (TypeError, ValueError):
+            wrong = next(value for value in values if value is not None and not is_number(value))
+            raise InputError(f"{told} holds {str(wrong)[:40]!r} in place of a number") from None
+    return vectors

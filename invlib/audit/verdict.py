@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from invlib.audit.origin import Origin
 from invlib.errors import InputError
-from invlib.metrics import interval
+from invlib.metrics import share_interval
 
 EXAMPLES = 10
 CLOSE, NEAR = 0.8, 0.6  # of confidence; what they mean in words is measured in notebook 08
@@ -61,7 +61,7 @@ def summarise(parts: Iterable[pa.Table]) -> Summary:
     return Summary(vectors, broken, np.concatenate(confidences), dict(found), examples.reset_index(drop=True))
 
 
-def scorecard(summary: Summary) -> pd.DataFrame:
+def pattern_shares(summary: Summary) -> pd.DataFrame:
     """Share of the recovered texts with each pattern: kind, value, low, high (Wilson's 95 % interval), n.
 
     Raises `InputError` where nothing was recovered.
@@ -69,7 +69,7 @@ def scorecard(summary: Summary) -> pd.DataFrame:
     n = len(summary.confidences)
     if not n:
         raise InputError("no vector of this audit could be inverted, so there is no text to look for patterns in")
-    rows = [(kind, *interval([1] * k + [0] * (n - k), "exact_match"), n) for kind, k in summary.found.items()]
+    rows = [(kind, *share_interval(np.arange(n) < k), n) for kind, k in summary.found.items()]
     return pd.DataFrame(rows, columns=["kind", "value", "low", "high", "n"])
 
 

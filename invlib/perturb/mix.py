@@ -1,7 +1,6 @@
 """Mixtures: a vector moved towards another one, or averaged with others (chunks of a document)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,9 +13,7 @@ class Interpolation(Perturbation):
     """Each vector moved towards one other of the batch: `interpolate` with the row that `partners` draws."""
 
     weight: float
-    name: ClassVar[str] = "interpolation"
-    measure: ClassVar[str] = "weight of the other vector"
-    random: ClassVar[bool] = True
+    name, measure, random = "interpolation", "weight of the other vector", True
 
     def __post_init__(self):
         require(0 <= self.weight <= 1, "weight", "from 0 to 1", self.weight)
@@ -32,9 +29,7 @@ class Averaging(Perturbation):
     """
 
     count: int
-    name: ClassVar[str] = "averaging"
-    measure: ClassVar[str] = "vectors averaged"
-    random: ClassVar[bool] = True
+    name, measure, random = "averaging", "vectors averaged", True
 
     def __post_init__(self):
         require(is_whole(self.count, 1), "count", "an integer, at least 1", self.count)

@@ -8,7 +8,6 @@ equal noise: the analytic Gaussian's ε holds between *any* two texts; Laplace's
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from scipy.integrate import cumulative_trapezoid
@@ -30,9 +29,7 @@ class GaussianNoise(Perturbation):
     """
 
     sigma: float
-    name: ClassVar[str] = "Gaussian noise"
-    measure: ClassVar[str] = "σ per coordinate"
-    random: ClassVar[bool] = True
+    name, measure, random = "Gaussian noise", "σ per coordinate", True
 
     def __post_init__(self):
         require(0 <= self.sigma < math.inf, "sigma", "a finite number ≥ 0", self.sigma)
@@ -54,9 +51,7 @@ class BoundedNoise(Perturbation):
     """
 
     radius: float
-    name: ClassVar[str] = "bounded noise"
-    measure: ClassVar[str] = "largest length of the noise"
-    random: ClassVar[bool] = True
+    name, measure, random = "bounded noise", "largest length of the noise", True
 
     def __post_init__(self):
         require(0 <= self.radius < math.inf, "radius", "a finite number ≥ 0", self.radius)
@@ -80,9 +75,7 @@ class AnalyticGaussian(Perturbation):
     epsilon: float
     delta: float = 1e-5
     sensitivity: float = 2.0
-    name: ClassVar[str] = "analytic Gaussian"
-    measure: ClassVar[str] = "ε between any two texts"
-    random: ClassVar[bool] = True
+    name, measure, random = "analytic Gaussian", "ε between any two texts", True
 
     def __post_init__(self):
         require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
@@ -124,9 +117,7 @@ class LaplaceNoise(Perturbation):
     """
 
     epsilon: float
-    name: ClassVar[str] = "Laplace noise"
-    measure: ClassVar[str] = "ε per unit of Euclidean distance"
-    random: ClassVar[bool] = True
+    name, measure, random = "Laplace noise", "ε per unit of Euclidean distance", True
 
     def __post_init__(self):
         require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
@@ -150,9 +141,7 @@ class PurMech(Perturbation):
     """
 
     epsilon: float
-    name: ClassVar[str] = "PurMech"
-    measure: ClassVar[str] = "ε per radian"
-    random: ClassVar[bool] = True
+    name, measure, random = "PurMech", "ε per radian", True
 
     def __post_init__(self):
         require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)

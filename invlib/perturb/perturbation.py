@@ -26,7 +26,7 @@ class Perturbation:
     A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # these three are of the class, not of the value: a subclass sets them without annotation
     measure: ClassVar[str]  # what `strength` counts
     random: ClassVar[bool] = False  # does `store` draw from the generator?
 
@@ -81,9 +81,7 @@ class Perturbation:
 class Unchanged(Perturbation):
     """y = x: the store holds the clean vector. The reference of every sweep."""
 
-    name: ClassVar[str] = "none"
-    measure: ClassVar[str] = "nothing"
-    strength: ClassVar[float] = 0
+    name, measure, strength = "none", "nothing", 0
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
         return vectors.copy()

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ ROUNDS = 20  # of k-means
 class HalfPrecision(Perturbation):
     """fp16: 10 bits after the leading one, so |y - x| ≤ 2⁻¹¹ |x| a coordinate (above 2⁻¹⁴, IEEE 754)."""
 
-    name: ClassVar[str] = "fp16"
-    measure: ClassVar[str] = "bits a coordinate"
-    strength: ClassVar[float] = 16
+    name, measure, strength = "fp16", "bits a coordinate", 16
 
     def bits(self, embed_dim: int) -> int:
         return 16 * embed_dim
@@ -37,8 +34,7 @@ class AbsmaxQuantisation(Perturbation):
     """
 
     level_bits: int = 8
-    name: ClassVar[str] = "absmax quantisation"
-    measure: ClassVar[str] = "bits a coordinate"
+    name, measure = "absmax quantisation", "bits a coordinate"
 
     def __post_init__(self):
         require(self.level_bits in range(2, 9), "level_bits", "an integer from 2 to 8 (1 bit: Binary)", self.level_bits)
@@ -63,8 +59,7 @@ class ZeroPointQuantisation(Perturbation):
     low: np.ndarray = field(repr=False)  # [d]
     high: np.ndarray = field(repr=False)  # [d]
     level_bits: int = 8
-    name: ClassVar[str] = "zero-point quantisation"
-    measure: ClassVar[str] = "bits a coordinate"
+    name, measure = "zero-point quantisation", "bits a coordinate"
 
     def __post_init__(self):
         require(self.level_bits in range(1, 9), "level_bits", "an integer from 1 to 8", self.level_bits)
@@ -104,9 +99,7 @@ class Binary(Perturbation):
     """
 
     embed_dim: int
-    name: ClassVar[str] = "binary"
-    measure: ClassVar[str] = "bits a coordinate"
-    strength: ClassVar[float] = 1
+    name, measure, strength = "binary", "bits a coordinate", 1
 
     def __post_init__(self):
         require(self.embed_dim >= 1, "embed_dim", "at least 1", self.embed_dim)
@@ -131,8 +124,7 @@ class ProductQuantisation(Perturbation):
     """
 
     centroids: np.ndarray = field(repr=False)  # [parts, codes, d / parts]
-    name: ClassVar[str] = "product quantisation"
-    measure: ClassVar[str] = "parts of a vector"
+    name, measure = "product quantisation", "parts of a vector"
 
     @classmethod
     def fit(

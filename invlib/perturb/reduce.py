@@ -1,7 +1,6 @@
 """Reduction: fewer coordinates. The way back is explicit, for the model wants all d of them."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,8 +27,7 @@ class Truncation(Perturbation):
 
     keep: int
     embed_dim: int
-    name: ClassVar[str] = "truncation"
-    measure: ClassVar[str] = "leading coordinates kept"
+    name, measure = "truncation", "leading coordinates kept"
 
     def __post_init__(self):
         require(is_whole(self.keep, 1, self.embed_dim), "keep", f"an integer from 1 to {self.embed_dim}", self.keep)
@@ -72,8 +70,7 @@ class PrincipalComponents(Projection):
     Open one with `fit`; mean and directions are public, as a query must pass through them too.
     """
 
-    name: ClassVar[str] = "principal components"
-    measure: ClassVar[str] = "components kept"
+    name, measure = "principal components", "components kept"
 
     @classmethod
     def fit(cls, vectors: np.ndarray, keep: int) -> "PrincipalComponents":
@@ -95,8 +92,7 @@ class RandomProjection(Projection):
     takes its place.
     """
 
-    name: ClassVar[str] = "random projection"
-    measure: ClassVar[str] = "dimensions kept"
+    name, measure = "random projection", "dimensions kept"
 
     @classmethod
     def draw(cls, embed_dim: int, keep: int, generator: torch.Generator | None = None) -> "RandomProjection":
@@ -113,9 +109,7 @@ class CoordinateDropout(Perturbation):
     """
 
     share: float
-    name: ClassVar[str] = "coordinate dropout"
-    measure: ClassVar[str] = "share of coordinates set to 0"
-    random: ClassVar[bool] = True
+    name, measure, random = "coordinate dropout", "share of coordinates set to 0", True
 
     def __post_init__(self):
         require(0 <= self.share < 1, "share", "at least 0 and below 1", self.share)

@@ -5,7 +5,6 @@ not notice. `procrustes`, `match_columns` and `least_squares` need pairs, and no
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,8 +26,7 @@ class SecretRotation(Perturbation):
     """
 
     key: np.ndarray = field(repr=False)  # [d, d] orthogonal
-    name: ClassVar[str] = "secret rotation"
-    measure: ClassVar[str] = "dimension of the key"
+    name, measure = "secret rotation", "dimension of the key"
 
     @classmethod
     def draw(cls, embed_dim: int, generator: torch.Generator | None = None) -> "SecretRotation":
@@ -46,8 +44,7 @@ class SecretPermutation(Perturbation):
     """y_j = x_key(j): the coordinates in a secret order, values untouched. Draw one with `draw`."""
 
     key: np.ndarray = field(repr=False)  # [d] a permutation of 0 … d - 1
-    name: ClassVar[str] = "secret permutation"
-    measure: ClassVar[str] = "dimension of the key"
+    name, measure = "secret permutation", "dimension of the key"
 
     @classmethod
     def draw(cls, embed_dim: int, generator: torch.Generator | None = None) -> "SecretPermutation":
@@ -71,7 +68,7 @@ class KnownPairs(Perturbation):
     inner: Perturbation
     matrix: np.ndarray | None = field(repr=False)  # [m, d], stored → clean; None without a pair
     pairs: int = 0
-    measure: ClassVar[str] = "known pairs"
+    measure = "known pairs"
 
     @classmethod
     def fit(cls, inner: Perturbation, clean: np.ndarray, generator: torch.Generator | None = None) -> "KnownPairs":

@@ -196,7 +196,7 @@ def test_a_file_that_is_no_table_of_numbers_is_one_line(tmp_path, name, contents
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros(5), r"shape \[0\]; expected numbers of shape"),
+        (np.zeros(5), r"shape \[5\]; expected numbers of shape"),
         (np.array([["a"]]), "expected numbers of shape"),
         (np.zeros((0, 4)), "holds no vector"),
         (np.array([[1], [None]], object), "cannot be read as .npy"),
@@ -214,7 +214,7 @@ def test_ragged_lists_in_parquet_are_named_and_absent_ones_become_nan(tmp_path):
     (chunk,) = open_source(path).chunks(9)
     assert chunk.finite().tolist() == [True, False, True] and chunk.vectors[2].tolist() == [3, 4]
     pq.write_table(pa.table({"vector": pa.array([[1.0, 2.0], [3.0]])}), path)
-    with pytest.raises(InputError, match="row 1 has 1 numbers, others 2"):
+    with pytest.raises(InputError, match="row 1 has 1 numbers, those before it 2"):
         list(open_source(path).chunks(9))
 
 
@@ -340,7 +340,7 @@ def test_the_summary_goes_part_by_part(stored, tmp_path, inverter):
     assert summary.examples["confidence"].is_monotonic_decreasing and summary.examples["confidence"][
         0
     ] == pytest.approx(table["confidence"].max())
-    card = audit.scorecard(summary).set_index("kind")
+    card = audit.pattern_shares(summary).set_index("kind")
     assert card["n"].eq(10).all() and card.loc["number", "value"] == table["text"].dropna().str.contains(r"\d").mean()
     said = audit.verdict(summary, job.origin)
     assert said.startswith("These vectors can come from minilm") and "Of 10 recovered texts" in said
@@ -461,4 +461,4 @@ def test_a_damaged_lance_table_is_told(tmp_path):
 def test_no_text_has_no_patterns():
     nothing = audit.Summary(3, 3, np.zeros(0, np.float32), {"number": 0}, pd.DataFrame())
     with pytest.raises(InputError, match="no vector of this audit could be inverted"):
-        audit.scorecard(nothing)
+        audit.pattern_shares(nothing)
