@@ -13,10 +13,10 @@ from invlib.inverter import Inverter
 from invlib.metrics import cosine, reencoded
 
 SAMPLE = 64
-# Vectors of other encoders, and rotated or noisy ones, lie on the far side of these; see tests/test_audit.py.
+# Vectors of other encoders, and rotated or noisy ones, lie on the far side of these; notebook 08 prints how far.
 UNUSED_LIMIT = 2e-3  # largest entry, of a unit vector, in a coordinate that the encoder leaves at 0
-LIKENESS_LIMIT = 0.2  # correlation of the mean vector to the training's; genuine small samples have 0.4 to 0.6
-LOOP_LIMIT = 0.3  # median cosine of re-encoded texts to their vectors; strangers' have 0.2 and less
+LIKENESS_LIMIT = 0.2  # correlation of the mean vector to the training's
+LOOP_LIMIT = 0.3  # median cosine of re-encoded texts to their vectors
 KNOWN = {384: "minilm (all-MiniLM-L6-v2), bundled", 1024: "Qwen/Qwen3-Embedding-0.6B, see configs/v2_qwen3.yaml"}
 
 

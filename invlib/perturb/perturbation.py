@@ -26,20 +26,16 @@ class Perturbation:
     A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once.
     """
 
-    name: ClassVar[str]  # these three are of the class, not of the value: a subclass sets them without annotation
+    name: ClassVar[str]  # set without annotation in a subclass, as what follows: annotated, they were parameters
     measure: ClassVar[str]  # what `strength` counts
     random: ClassVar[bool] = False  # does `store` draw from the generator?
+    caution: ClassVar[str] = ""  # what the strength does not mean, where it is easily misread
 
     @property
     def strength(self) -> float:
         """The one number that a study sweeps: the first parameter, or how many rows it has."""
         first = getattr(self, fields(self)[0].name)
         return len(first) if isinstance(first, np.ndarray) else first
-
-    @property
-    def caution(self) -> str:
-        """What the strength does not mean, where it is easily misread; empty elsewhere."""
-        return ""
 
     def bits(self, embed_dim: int) -> int:
         """Size of one stored vector; what all vectors share (codebooks, ranges, keys) is not counted."""
@@ -101,10 +97,9 @@ def apply(perturbation: Perturbation, vectors: np.ndarray, generator: torch.Gene
     stored = perturbation.store(vectors, generator)
     recovered = perturbation.recover(stored)
     if recovered.shape != np.shape(vectors):
-        raise InputError(
-            f"{perturbation.name} maps back to shape {list(recovered.shape)}, the clean vectors have "
-            f"{list(np.shape(vectors))}; write the way back, `_recover`"
-        )
+        back, clean = list(recovered.shape), list(np.shape(vectors))
+        found = f"{perturbation.name} maps back to shape {back}, the clean vectors have {clean}"
+        raise InputError(f"{found}; write the way back, `_recover`")
     return Perturbed(stored, recovered, cosine(recovered, np.asarray(vectors)))
 
 
@@ -181,9 +176,8 @@ def is_whole(value: object, low: int, high: float = math.inf) -> bool:
 def check_width(stored: np.ndarray, width: int, name: str) -> None:
     """Raise `InputError` unless the stored vectors have `width` columns."""
     if stored.shape[1] != width:
-        raise InputError(
-            f"{name} holds {width} columns, got {stored.shape[1]}; was this stored by another perturbation?"
-        )
+        found = f"{name} holds {width} columns, got {stored.shape[1]}"
+        raise InputError(f"{found}; was this stored by another perturbation?")
 
 
 def _check_rows(vectors: np.ndarray) -> None:

@@ -142,10 +142,8 @@ def match_columns(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 def _check_pairs(stored: np.ndarray, clean: np.ndarray, *, same_width: bool = False) -> None:
     if stored.ndim != 2 or clean.ndim != 2 or len(stored) != len(clean) or len(stored) == 0:
-        raise InputError(
-            f"known pairs need as many stored as clean vectors, at least one; got shapes {list(stored.shape)} "
-            f"and {list(clean.shape)}"
-        )
+        got = f"got shapes {list(stored.shape)} and {list(clean.shape)}"
+        raise InputError(f"known pairs need as many stored as clean vectors, at least one; {got}")
     if not (np.isfinite(stored).all() and np.isfinite(clean).all()):
         raise InputError("the known pairs have NaN or infinite entries; remove those pairs")
     if same_width and stored.shape[1] != clean.shape[1]:

@@ -186,6 +186,7 @@ def written(path, contents):
         ("v.jsonl", '[1, "two"]\n', "row 0 holds 'two' in place of a number"),
         ("v.jsonl", '{"text": "a"}\n', "row 0 has no list of numbers"),
         ("v.jsonl", "1, 2\n", "row 0 is not JSON"),
+        ("v.csv", "1,2\n\n3,4\n5\n", "row 2 has 1 numbers, those before it 2"),
     ],
 )
 def test_a_file_that_is_no_table_of_numbers_is_one_line(tmp_path, name, contents, message):
@@ -400,6 +401,22 @@ def test_an_absent_embedding_is_a_broken_row(tmp_path):
     (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, lines)))
     found = [chunk.finite().tolist() for chunk in open_source(tmp_path / "v.jsonl").chunks(3)]
     assert found == [[False, True, True], [False]]
+
+
+def test_an_absent_number_is_a_broken_row(tmp_path):
+    pq.write_table(pa.table({"id": [7, 8], "x": pa.array([1.0, None]), "y": pa.array([1, 2])}), tmp_path / "v.parquet")
+    (tmp_path / "v.csv").write_text("id,x,y\n7,1,1\n8,,2\n")
+    (tmp_path / "v.jsonl").write_text('{"id": 7, "vector": [1, 1]}\n{"id": 8, "vector": [null, 2]}\n')
+    for kind in ("parquet", "csv", "jsonl"):
+        (chunk,) = open_source(tmp_path / f"v.{kind}").chunks(3)
+        assert chunk.ids == ["7", "8"] and chunk.finite().tolist() == [True, False], kind
+
+
+def test_a_chunk_without_any_vector_does_not_stop_the_audit(inverter, vectors, tmp_path):
+    pq.write_table(pa.table({"vector": pa.array([None] * 4 + vectors[:4].tolist())}), tmp_path / "v.parquet")
+    job = Audit(open_source(tmp_path / "v.parquet"), inverter, tmp_path / "out", chunk=4, num_steps=1)
+    assert job.run(lambda line: None, progress=False).vectors == 8
+    assert job.table()["problem"].notna().tolist() == [True] * 4 + [False] * 4
 
 
 def test_broken_rows_at_the_front_do_not_stop_the_audit(inverter, vectors, tmp_path):
