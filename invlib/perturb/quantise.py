@@ -56,9 +56,9 @@ class ZeroPointQuantisation(Perturbation):
     same in all calibration vectors (all-MiniLM-L6-v2 has three) is code 0 and comes back as it was there.
     """
 
+    level_bits: int
     low: np.ndarray = field(repr=False)  # [d]
     high: np.ndarray = field(repr=False)  # [d]
-    level_bits: int = 8
     name, measure = "zero-point quantisation", "bits a coordinate"
 
     def __post_init__(self):
@@ -69,11 +69,7 @@ class ZeroPointQuantisation(Perturbation):
         """Ranges of the calibration vectors [n, d]. Raises `InputError` for fewer than two."""
         vectors = check_unit(vectors)
         require(len(vectors) >= 2, "the number of calibration vectors", "at least 2", len(vectors))
-        return cls(vectors.min(axis=0), vectors.max(axis=0), level_bits)
-
-    @property
-    def strength(self) -> float:
-        return self.level_bits
+        return cls(level_bits, vectors.min(axis=0), vectors.max(axis=0))
 
     @property
     def step(self) -> np.ndarray:
