@@ -23,10 +23,11 @@ class Perturbation:
     recover: what the store holds → unit vectors float32 [n, d], by what everybody may know: the method and its
       public parameters. It never uses a secret key, the noise that was drawn, or a clean vector.
 
-    A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once.
+    A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once. It sets its
+    `name` and what follows without an annotation: to a dataclass an annotated name is a parameter.
     """
 
-    name: ClassVar[str]  # set without annotation in a subclass, as what follows: annotated, they were parameters
+    name: ClassVar[str]
     measure: ClassVar[str]  # what `strength` counts
     random: ClassVar[bool] = False  # does `store` draw from the generator?
     caution: ClassVar[str] = ""  # what the strength does not mean, where it is easily misread
@@ -104,11 +105,7 @@ def apply(perturbation: Perturbation, vectors: np.ndarray, generator: torch.Gene
 
 
 def distortion(
-    perturbations: Iterable[Perturbation],
-    vectors: np.ndarray,
-    generator: torch.Generator | None = None,
-    *,
-    seed: int = 0,
+    perturbations: Iterable[Perturbation], vectors: np.ndarray, generator: torch.Generator | None = None
 ) -> pd.DataFrame:
     """What each perturbation does to the vectors: one row per perturbation.
 
