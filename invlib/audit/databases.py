@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from invlib.audit.files import arrow_rows, vector_columns
-from invlib.audit.source import Source, slices
+from invlib.audit.source import Source
 from invlib.errors import InputError, first_line
 
 CHROMA_FILE = "chroma.sqlite3"
@@ -37,9 +37,6 @@ class ChromaCollection(Source):
             self.count = self._collection.count()
         self.name = f"{folder}, Chroma collection {name!r}"
 
-    def pages(self, size: int) -> Iterator[range]:
-        return slices(range(self.count), size)
-
     def read(self, page: range, start: int) -> tuple[list[str], np.ndarray]:
         with _told(self.name):
             found = self._collection.get(limit=len(page), offset=start, include=["embeddings"])
@@ -57,9 +54,6 @@ class LanceTable(Source):
             self.count = self._table.count_rows()
         self.name = f"{folder}, LanceDB table {name!r}"
         self._columns = vector_columns(self._table.schema, self.name)
-
-    def pages(self, size: int) -> Iterator[range]:
-        return slices(range(self.count), size)
 
     def read(self, page: range, start: int) -> tuple[list | None, np.ndarray]:
         with _told(self.name):

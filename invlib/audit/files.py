@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from invlib.audit.source import Source, check_array, is_number, slices
+from invlib.audit.source import Source, check_array, is_number
 from invlib.errors import InputError, first_line
 
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values")
@@ -30,11 +30,8 @@ class NpyFile(Source):
         check_array(self._array.shape, self._array.dtype, self.name)
         self.count = len(self._array)
 
-    def pages(self, size: int) -> Iterator[np.ndarray]:
-        return slices(self._array, size)
-
-    def read(self, page: np.ndarray, start: int) -> tuple[None, np.ndarray]:
-        return None, np.array(page)
+    def read(self, page: range, start: int) -> tuple[None, np.ndarray]:
+        return None, np.array(self._array[page.start : page.stop])
 
 
 class NpzFile(Source):
@@ -55,8 +52,8 @@ class NpzFile(Source):
 
     def pages(self, size: int) -> Iterator[np.ndarray]:
         with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as file:
-            (count, dim), dtype = self._header(file)
-            for rows in slices(range(count), size):
+            (self.count, dim), dtype = self._header(file)
+            for rows in super().pages(size):
                 raw = file.read(len(rows) * dim * dtype.itemsize)
                 if len(raw) < len(rows) * dim * dtype.itemsize:
                     raise InputError(f"{self.name} ends in row {rows[0]}; it is truncated: fetch it again")

@@ -5,7 +5,7 @@ without being parsed. Nothing but ids and vectors is read.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,9 @@ class Chunk:
 
 
 class Source(ABC):
-    """Stored vectors. A kind of store is a subclass that opens one, cuts it into `pages`, and can `read` a page.
+    """Stored vectors. A kind of store is a subclass that opens one and can `read` some of its rows.
+
+    Where they only come from front to back, it also cuts them into `pages`.
 
     name: where they are. count: how many there are, None where only reading it all tells. state: of a file, its size
     and when it was written, by which a changed one is told.
@@ -39,9 +41,10 @@ class Source(ABC):
     count: int | None = None
     state: str = ""
 
-    @abstractmethod
     def pages(self, size: int) -> Iterator[Any]:
-        """Every `size` rows (the last page may be shorter), in order, as they are stored."""
+        """What `read` takes for every `size` rows (the last page may be shorter), in order: the numbers of the rows."""
+        rows = range(self.count)
+        return (rows[start : start + size] for start in rows[::size])
 
     @abstractmethod
     def read(self, page: Any, start: int) -> tuple[Iterable | None, Iterable]:
@@ -68,11 +71,6 @@ class Source(ABC):
                 vectors = _stacked(rows, 1 if dim is None else dim, self.name, start)
             names = enumerate([None] * len(rows) if ids is None else ids, start)
             yield Chunk(number, start, [str(row if name is None else name) for row, name in names], vectors)
-
-
-def slices(rows: Sequence | np.ndarray, size: int) -> Iterator[Any]:
-    """Pages of what can be cut: every `size` rows."""
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def check_array(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
