@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -12,6 +13,11 @@ import yaml
 
 from invlib.errors import InputError, nearest_name
 
+CHOICES = {
+    "optimizer": ("adamw", "muon"),
+    "weighting": ("nelbo", "low_variance"),
+    "mixed_precision": (True, False, "bf16", "no"),
+}
 UNUSED = ("num_workers",)  # keys of published configurations that say nothing here: accepted and ignored
 
 
@@ -44,25 +50,19 @@ class ModelConfig:
     logit_temperature: float = 1.0  # what the logits are divided by
 
     def __post_init__(self) -> None:
-        _require_positive(
-            self,
-            "vocab_size max_seq_len hidden_dim num_layers num_heads ff_dim embedding_cond_dim",
-        )
+        sizes = "vocab_size max_seq_len hidden_dim num_layers num_heads ff_dim embedding_cond_dim"
+        _require(self, f"{sizes} logit_temperature", lambda value: 0 < value < math.inf, "positive")
+        _require(self, "length_dim", lambda value: value >= 0, "0 or more")
+        _require(self, "dropout", lambda value: 0 <= value < 1, "in [0, 1)")
         if self.hidden_dim % self.num_heads:
             raise InputError(
                 f"hidden_dim {self.hidden_dim} is not divisible by num_heads {self.num_heads}; "
                 "choose num_heads so that it is"
             )
-        if self.length_dim < 0:
-            raise InputError(f"length_dim must be 0 or more, got {self.length_dim}")
         if not 0 <= self.mask_token_id < self.vocab_size:
             raise InputError(
                 f"mask_token_id {self.mask_token_id} is outside the vocabulary; expected 0 … {self.vocab_size - 1}"
             )
-        if not 0 < self.logit_temperature < math.inf:
-            raise InputError(f"logit_temperature must be positive, got {self.logit_temperature}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -95,23 +95,16 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "batch_size max_steps lr grad_accum max_grad_norm max_noise log_every eval_every")
-        if self.adam_lr is not None:
-            _require_positive(self, "adam_lr")
-        for name in ("ema_decay", "condition_dropout", "noise_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("min_lr_ratio", "decay_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        positive = "batch_size max_steps lr grad_accum max_grad_norm max_noise log_every eval_every"
+        _require(self, positive, lambda value: 0 < value < math.inf, "positive")
+        _require(self, "adam_lr", lambda value: value is None or 0 < value < math.inf, "positive")
+        _require(self, "ema_decay condition_dropout noise_share", lambda value: 0 <= value < 1, "in [0, 1)")
+        _require(self, "min_lr_ratio decay_share", lambda value: 0 <= value <= 1, "in [0, 1]")
+        _require(self, "warmup_steps weight_decay", lambda value: 0 <= value < math.inf, "0 or more")
+        for name, choices in CHOICES.items():
+            _require(self, name, choices.__contains__, f"one of {choices}")
         if self.trained != "*" and self.start_from is None:
             raise InputError(f"trained: {self.trained!r} trains some weights of a checkpoint; name it in start_from")
-        _require_choice(self, "optimizer", ("adamw", "muon"))
-        _require_choice(self, "weighting", ("nelbo", "low_variance"))
-        _require_choice(self, "mixed_precision", (True, False, "bf16", "no"))
 
     @property
     def bf16(self) -> bool:
@@ -132,8 +125,7 @@ class DataConfig:
     mix: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_split < 1:
-            raise InputError(f"val_split must be between 0 and 1, got {self.val_split}")
+        _require(self, "val_split", lambda value: 0 < value < 1, "between 0 and 1")
         shares = list(self.mix.values())
         if shares and not (min(shares) > 0 and math.isclose(sum(shares), 1, abs_tol=1e-6)):
             raise InputError(f"the shares of mix must be positive and add up to 1, got {self.mix}")
@@ -225,12 +217,7 @@ def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
     raise InputError(f"{where}{name} must be {expected}, got {value!r}")
 
 
-def _require_positive(config: Any, names: str) -> None:
+def _require(config: Any, names: str, fits: Callable[[Any], bool], domain: str) -> None:
     for name in names.split():
-        if not 0 < getattr(config, name) < math.inf:  # NaN is neither
-            raise InputError(f"{name} must be positive, got {getattr(config, name)}")
-
-
-def _require_choice(config: Any, name: str, choices: tuple) -> None:
-    if getattr(config, name) not in choices:
-        raise InputError(f"{name} must be one of {choices}, got {getattr(config, name)!r}")
+        if not fits(getattr(config, name)):
+            raise InputError(f"{name} must be {domain}, got {getattr(config, name)!r}")

@@ -1,8 +1,7 @@
 """Inverter: from vectors back to sentences. Joins model, tokenizer, sampler and (where asked) the encoder."""
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from invlib.masking import subs_logits
 from invlib.model import ConditionalMDLM, Modulation, median_length
 from invlib.policies import top_confidence
 from invlib.sampler import Grid, Predict, denoise, linear_grid, row_streams
-from invlib.search import Encode, Ledger, Strategy, Target, Tokens, improve
+from invlib.search import Encode, Ledger, Strategy, Target, Tokens, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
 TOP_K = 5  # alternatives kept per position and step
+SAMPLER_OPTIONS = ("num_steps", "policy", "grid", "temperature", "order_noise")
 LONG = 512  # vectors from which on a progress bar is shown
 
 
@@ -84,10 +84,15 @@ class Drafting:
     generator: torch.Generator | None = None
     encoder: Any = None
 
-    def __post_init__(self) -> None:
+    def check(self, decoding: Decoding) -> None:
+        """Raise `InputError` for counts below 1, or for candidates that would all be the same."""
         for name in ("candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.candidates > 1 and not (decoding.temperature or decoding.order_noise):
+            raise InputError(
+                f"{self.candidates} candidates would all be the same; set temperature or order_noise above 0"
+            )
 
 
 @dataclass
@@ -176,22 +181,21 @@ class Inverter:
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
         decoding, drafting = options_of((Decoding, Drafting), options)
-        _check_candidates(decoding, drafting)
+        drafting.check(decoding)
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         noise = self._noise_levels(noise_level, len(vectors))
         lengths = self._lengths(vectors, length, noise)
         streams = row_streams(len(vectors) * drafting.candidates, drafting.generator)
 
-        drafts = self._drafts(vectors, lengths, noise, decoding, drafting, streams)
+        drafts = self._drafts(vectors, lengths, noise, (decoding, drafting), streams)
         result = _likeliest(drafts, drafting, decoding)
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
-            firsts = streams[:: drafting.candidates]
-            targets = (
-                self.target(vector, encode=encode, pinned=pinned, generator=firsts[row], noise_level=_level(noise, row))
-                for row, vector in enumerate(vectors)
-            )
-            return _searched(result, targets, [own.tokens for own in drafts], search)
+            levels, firsts = np.zeros(len(vectors)) if noise is None else noise, streams[:: drafting.candidates]
+            about = {"encode": encode, "pinned": pinned}
+            each = zip(vectors, firsts, levels, strict=True)
+            targets = (self.target(v, generator=g, noise_level=float(level), **about) for v, g, level in each)
+            return _after_search(result, search_all(targets, search, [own.tokens for own in drafts]))
         return self._verified(result, vectors, encode) if verify else result
 
     def _drafts(
@@ -199,24 +203,24 @@ class Inverter:
         vectors: np.ndarray,
         lengths: np.ndarray,
         noise: np.ndarray | None,
-        decoding: Decoding,
-        drafting: Drafting,
+        how: tuple[Decoding, Drafting],
         streams: list[torch.Generator],
     ) -> list[Drafts]:
         """`candidates` drafts of every vector, batches of similar length one after the other."""
-        drafts, top_k = [Drafts() for _ in vectors], TOP_K if drafting.keep_trajectories else 0
+        decoding, drafting = how
+        drafts, options = [Drafts() for _ in vectors], {f.name: getattr(decoding, f.name) for f in fields(decoding)}
+        options["top_k"] = TOP_K if drafting.keep_trajectories else 0
         for rows in _by_length(np.repeat(lengths, drafting.candidates), drafting.batch_size):
             own = rows // drafting.candidates
-            level = None if noise is None else noise[own]
-            generators = [streams[row] for row in rows]
-            steps = list(self._steps(vectors[own], lengths[own], decoding, level, top_k=top_k, generator=generators))
+            options |= {"noise_level": None if noise is None else noise[own], "generator": [streams[r] for r in rows]}
+            steps = list(self.steps(vectors[own], lengths[own], **options))
             for place, vector in enumerate(own):
                 self._add(drafts[vector], steps, place, int(lengths[vector]), drafting.keep_trajectories)
         return drafts
 
     def _add(self, drafts: Drafts, steps: list[Step], place: int, length: int, keep_trajectory: bool) -> None:
         """One row of a finished batch; only the likeliest keeps its trajectory, so that many need little memory."""
-        last, mask = steps[-1], self.config.mask_token_id
+        last = steps[-1]
         tokens = tuple(last.tokens[place, :length].tolist())
         drafts.tokens.append(tokens)
         drafts.model_calls += int(last.model_calls[place])
@@ -225,23 +229,8 @@ class Inverter:
             return
         drafts.log_prob, drafts.text = log_prob, self.tokenizer.decode(tokens)
         if keep_trajectory:
-            about = {"mask_token_id": mask, "pieces": self.tokenizer.pieces, "text": drafts.text}
+            about = {"mask_token_id": self.config.mask_token_id, "pieces": self.tokenizer.pieces, "text": drafts.text}
             drafts.trajectory = Trajectory.from_steps(steps, place, length, **about)
-
-    def stream(self, batches: Iterable[Any], **options: Any) -> Iterator[Inversion]:
-        """The Inversion of each batch of vectors as it comes: memory holds one batch, however many there are.
-
-        batches: arrays [n, embed_dim], a thousand or so vectors each, from a file that is read piece by piece.
-        options: those of `invert`; trajectories are kept only where asked for.
-
-        Raises `InputError` with the number of the batch.
-        """
-        for number, batch in enumerate(batches):
-            try:
-                inversion = self.invert(batch, **{"keep_trajectories": False, **options})
-            except InputError as error:
-                raise InputError(f"batch {number}: {error}") from None
-            yield inversion
 
     def steps(
         self,
@@ -258,26 +247,21 @@ class Inverter:
         lengths: tokens of each [n]. noise_level: of each [n]; None: clean. options: fields of `Decoding`.
         """
         (decoding,) = options_of((Decoding,), options)
-        return self._steps(vectors, lengths, decoding, noise_level, top_k=top_k, generator=generator)
-
-    def _steps(
-        self, vectors: np.ndarray, lengths: np.ndarray, decoding: Decoding, noise: np.ndarray | None, **options: Any
-    ) -> Iterator[Step]:
-        embedding = torch.from_numpy(vectors).to(self.model.device)
-        nothing = torch.ones(len(vectors), dtype=torch.bool, device=self.model.device)
+        device, mask = self.model.device, self.config.mask_token_id
+        embedding, lengths = torch.from_numpy(vectors).to(device), torch.as_tensor(lengths, device=device)
+        nothing = torch.ones(len(vectors), dtype=torch.bool, device=device)
         with torch.inference_mode():
-            level = None if noise is None else torch.as_tensor(noise).to(self.model.device)
+            level = None if noise_level is None else torch.as_tensor(noise_level).to(device)
             modulation = self.model.modulation(embedding, None if decoding.conditional else nothing, level)
             prior = None if decoding.guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
-        lengths, mask = torch.as_tensor(lengths, device=self.model.device), self.config.mask_token_id
-        pinned = self._grid("pinned", decoding.pinned or {}, lengths)
-        start = torch.where(pinned == mask, self._grid("start", decoding.start or {}, lengths), pinned)
         predict = self.model.predictor(modulation, lengths)
         if prior is not None:
             predict = self._guided(predict, prior, lengths, decoding.guidance_scale)
-        names = ("num_steps", "policy", "grid", "temperature", "order_noise")
-        options |= {name: getattr(decoding, name) for name in names}
-        return denoise(predict, lengths, mask_token_id=mask, start=start, pinned=pinned != mask, **options)
+        pinned = self._grid("pinned", decoding.pinned or {}, lengths)
+        start = torch.where(pinned == mask, self._grid("start", decoding.start or {}, lengths), pinned)
+        sampler = {name: getattr(decoding, name) for name in SAMPLER_OPTIONS}
+        given = {"start": start, "pinned": pinned != mask, "top_k": top_k, "generator": generator}
+        return denoise(predict, lengths, mask_token_id=mask, **given, **sampler)
 
     def _guided(self, conditional: Predict, prior: Modulation, lengths: Tensor, guidance_scale: float) -> Predict:
         mask = self.config.mask_token_id
@@ -302,9 +286,9 @@ class Inverter:
         """
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         if not self.config.length_head:
-            log_probs = np.full((len(vectors), self.config.max_seq_len), -np.inf)
-            log_probs[:, -1] = 0.0
-            return log_probs
+            certain = torch.zeros(len(vectors), self.config.max_seq_len)
+            certain[:, -1] = 1
+            return certain.log().numpy()
         noise = self._noise_levels(noise_level, len(vectors))
         level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
         logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device), level)
@@ -354,11 +338,8 @@ class Inverter:
 
     def token_id(self, token: int | str) -> int:
         """A token id, or the id of the one piece that a text consists of. Raises `InputError` for anything else."""
-        ids = self.tokenizer.encode([token])[0] if isinstance(token, str) else [token]
-        if isinstance(token, str) and token.startswith("##"):
-            ids = [i for i in [self.tokenizer.backend.token_to_id(token)] if i is not None]
-        mask = self.config.mask_token_id
-        if len(ids) != 1 or not 0 <= ids[0] < self.config.vocab_size or ids[0] == mask:
+        ids = self.tokenizer.ids_of(token) if isinstance(token, str) else [token]
+        if len(ids) != 1 or not 0 <= ids[0] < self.config.vocab_size or ids[0] == self.config.mask_token_id:
             pieces = self.tokenizer.pieces(ids) if isinstance(token, str) else ids
             raise InputError(
                 f"{token!r} is not one token of the vocabulary ({pieces}); pin one piece or an id below "
@@ -403,45 +384,21 @@ class Inverter:
 
         cosines = reencoded_cosines(vectors, result.texts, encode or self.encoder.encode)
         queries = np.array([int(bool(text.strip())) for text in result.texts])
-        return dataclasses.replace(result, cosines=cosines, encoder_queries=queries)
+        return replace(result, cosines=cosines, encoder_queries=queries)
 
 
-def _searched(
-    result: Inversion, targets: Iterable[Target], drafts: list[list[Tokens]], search: Strategy | Sequence[Strategy]
-) -> Inversion:
-    """The result after the search; when it is stopped (Ctrl-C), what was found so far stays."""
-    strategies = [search] if isinstance(search, Strategy) else list(search)
-    texts, errors = list(result.texts), ["the search was stopped before it began"] * len(drafts)
-    cosines, queries, calls = np.full(len(texts), np.nan), result.encoder_queries.copy(), result.model_calls.copy()
-    with tqdm(total=len(drafts), desc="search", unit=" vectors") as bar:
-        for row, target in enumerate(targets):
-            ledger, is_stopped = target.ledger, False
-            try:
-                for best in improve(target, strategies, drafts[row]):
-                    bar.set_postfix_str(f"{ledger.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
-            except KeyboardInterrupt:
-                is_stopped = True
-            if ledger.found:
-                texts[row], cosines[row] = ledger.best(1)[0].text, ledger.best(1)[0].cosine
-            queries[row], calls[row] = ledger.queries, calls[row] + target.model_calls
-            errors[row] = "the search was stopped" if is_stopped else ledger.error
-            if is_stopped:
-                break
-            bar.update()
-    return dataclasses.replace(
-        result, texts=texts, cosines=cosines, model_calls=calls, encoder_queries=queries, errors=errors
-    )
-
-
-def _level(noise: np.ndarray | None, row: int) -> float:
-    return 0.0 if noise is None else float(noise[row])
-
-
-def _check_candidates(decoding: Decoding, drafting: Drafting) -> None:
-    if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
-        raise InputError(
-            f"{drafting.candidates} candidates would all be the same; set temperature or order_noise above 0"
-        )
+def _after_search(result: Inversion, done: list[tuple[Target, str | None]]) -> Inversion:
+    """The closest texts that were found; vectors that a stopped search did not reach keep their drafts."""
+    n, texts, calls = len(result.texts), list(result.texts), result.model_calls.copy()
+    cosines, queries = np.full(n, np.nan), np.zeros(n, int)
+    errors: list[str | None] = ["the search was stopped before it began"] * n
+    for row, (target, error) in enumerate(done):
+        for best in target.ledger.best(1):
+            texts[row], cosines[row] = best.text, best.cosine
+        queries[row], errors[row] = target.ledger.queries, error
+        calls[row] += target.model_calls
+    found = {"texts": texts, "cosines": cosines, "model_calls": calls, "encoder_queries": queries, "errors": errors}
+    return replace(result, **found)
 
 
 def _likeliest(drafts: list[Drafts], drafting: Drafting, decoding: Decoding) -> Inversion:
@@ -475,14 +432,13 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
             f"got vectors of shape {np.shape(vectors)}; this checkpoint inverts {embed_dim}-dimensional vectors, "
             f"[{embed_dim}] or [n, {embed_dim}]"
         )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise InputError(
-            f"vector {int(np.flatnonzero(~finite)[0])} has NaN or infinite entries; remove it or repair its source"
-        )
     largest = np.abs(array).max(axis=1, keepdims=True)
-    if not largest.all():
-        raise InputError(f"vector {int(np.flatnonzero(largest == 0)[0])} is all zeros; it has no direction to invert")
+    for wrong, what in (
+        (~np.isfinite(largest), "has NaN or infinite entries; remove it or repair its source"),
+        (largest == 0, "is all zeros; it has no direction to invert"),
+    ):
+        if wrong.any():
+            raise InputError(f"vector {int(wrong.argmax())} {what}")
     # By a power of two, which rounds nothing: the squares of very large and very small numbers are no numbers.
     array = np.ldexp(array.astype(np.float64), -np.frexp(largest)[1]).astype(np.float32)
     return array / np.linalg.norm(array, axis=1, keepdims=True)

@@ -51,6 +51,10 @@ class Modulation:
         """The modulation of some rows of the batch (slice, index or boolean mask), or rows repeated."""
         return self._map(lambda value: value[index])
 
+    def layer(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scale, shift and gate of one layer, each [batch, sublayer, hidden]; no gate where the model has none."""
+        return self.scale[:, layer], self.shift[:, layer], None if self.gate is None else self.gate[:, layer]
+
     def mean(self) -> "Modulation":
         """The average over the batch, kept as a batch of one: what the layers hear of no sentence in particular."""
         return self._map(lambda value: value.mean(dim=0, keepdim=True))
@@ -65,27 +69,18 @@ class Modulation:
                 changed[name][:, layer] = getattr(other, name)[:, layer]
         return dataclasses.replace(self, **changed)
 
-    def without_layer(self, layer: int) -> "Modulation":
-        """This modulation with scale, shift and gate of `layer` set to zero.
-
-        With gates this switches the whole layer off; without, the layer runs with plain LayerNorms.
-        """
-        return self.with_layer(layer, self.zeros())
-
     def without_gate(self, layer: int, sublayer: int) -> "Modulation":
         """This modulation with one gate set to zero: the sublayer adds nothing, its norm still listens.
 
         Raises `InputError` where the model has no gates.
         """
         if self.gate is None:
-            raise InputError("this checkpoint has no gates; without_layer sets its scale and shift to zero")
+            raise InputError(
+                "this checkpoint has no gates; with_layer(layer, modulation.zeros()) sets its scale and shift to zero"
+            )
         gate = self.gate.clone()
         gate[:, layer, sublayer] = 0
         return dataclasses.replace(self, gate=gate)
-
-    def without_final(self) -> "Modulation":
-        """This modulation with a final norm that does not listen: scale and shift zero."""
-        return self.with_final(self.zeros())
 
     def zeros(self) -> "Modulation":
         """Scale, shift and gate of zero everywhere."""
@@ -144,7 +139,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x += gate · attn(adaln1(x)); x += gate · ff(adaln2(x)), with gate = 1 where the model has none."""
+    """x += gate · attn(adaln1(x)); x += gate · ff(adaln2(x)), with gate = 1 where the model has none.
+
+    With `post_norm` it is BERT's block with its own affine norms, x = adaln1(norm1(x + gate · attn(x))) and so on,
+    where adaln(x) = x · (1 + scale) + shift: pretrained layers fit in and compute what they did.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -158,49 +157,28 @@ class Block(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.ff_dim, config.hidden_dim),
         )
+        self.post_norm = config.post_norm
+        if config.post_norm:
+            self.norm1 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
+            self.norm2 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
+            for adaln in (self.adaln1, self.adaln2):
+                nn.init.ones_(adaln.proj.bias[2 * config.hidden_dim :])  # behind scale and shift: the gate, if any
 
     def forward(
         self,
         x: Float[Tensor, "batch length hidden"],
-        scale: Float[Tensor, "batch sublayer hidden"],
-        shift: Float[Tensor, "batch sublayer hidden"],
-        gate: Float[Tensor, "batch sublayer hidden"] | None,
+        told: tuple[Tensor, Tensor, Tensor | None],
         visible: Bool[Tensor, "batch length"] | None,
     ) -> Float[Tensor, "batch length hidden"]:
-        a = self.attn(modulated_norm(x, scale[:, 0, None], shift[:, 0, None]), visible)
-        x = x + a if gate is None else torch.addcmul(x, gate[:, 0, None], a)
-        f = self.ff(modulated_norm(x, scale[:, 1, None], shift[:, 1, None]))
-        return x + f if gate is None else torch.addcmul(x, gate[:, 1, None], f)
-
-
-class PostNormBlock(Block):
-    """x = adaln1(x + gate · attn(x)); x = adaln2(x + gate · ff(x)), where adaln(x) = norm(x) · (1 + scale) + shift.
-
-    BERT's block with its own affine norms. Pretrained layers fit in and compute what they did: scale and shift
-    start at zero, gates at one.
-    """
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.norm1 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
-        self.norm2 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
-        for adaln in (self.adaln1, self.adaln2):
-            nn.init.ones_(adaln.proj.bias[2 * config.hidden_dim :])  # behind scale and shift: the gate, if any
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch length hidden"],
-        scale: Float[Tensor, "batch sublayer hidden"],
-        shift: Float[Tensor, "batch sublayer hidden"],
-        gate: Float[Tensor, "batch sublayer hidden"] | None,
-        visible: Bool[Tensor, "batch length"] | None,
-    ) -> Float[Tensor, "batch length hidden"]:
-        a = self.attn(x, visible)
-        x = self.norm1(x + a if gate is None else torch.addcmul(x, gate[:, 0, None], a))
-        x = torch.addcmul(shift[:, 0, None], x, 1 + scale[:, 0, None])
-        f = self.ff(x)
-        x = self.norm2(x + f if gate is None else torch.addcmul(x, gate[:, 1, None], f))
-        return torch.addcmul(shift[:, 1, None], x, 1 + scale[:, 1, None])
+        """told: scale, shift and gate of this layer, see `Modulation.layer`."""
+        for sublayer in (0, 1):
+            scale, shift, gate = (None if part is None else part[:, sublayer, None] for part in told)
+            heard = x if self.post_norm else modulated_norm(x, scale, shift)
+            change = self.ff(heard) if sublayer else self.attn(heard, visible)
+            x = x + change if gate is None else torch.addcmul(x, gate, change)
+            if self.post_norm:
+                x = torch.addcmul(shift, (self.norm2 if sublayer else self.norm1)(x), 1 + scale)
+        return x
 
 
 class ConditionalMDLM(nn.Module):
@@ -220,8 +198,7 @@ class ConditionalMDLM(nn.Module):
         )
         if config.post_norm:
             self.embed_norm = nn.LayerNorm(hidden, eps=BERT_NORM_EPS)
-        block = PostNormBlock if config.post_norm else Block
-        self.blocks = nn.ModuleList(block(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = AdaLN(hidden, parts=2)
         nn.init.normal_(self.token_embed.weight, std=0.02)
         nn.init.normal_(self.pos_embed.weight, std=0.02)
@@ -344,8 +321,7 @@ class ConditionalMDLM(nn.Module):
         lengths: number of real tokens per row; the padding behind them is hidden from attention.
         The logits are raw: that [MASK] is never predicted is the sampler's and the loss's business.
         """
-        if at is None:
-            at = xt == self.config.mask_token_id
+        at = xt == self.config.mask_token_id if at is None else at
         x = self.hidden_states(xt, modulation, lengths)
         return _project(self.final_states(x, modulation, at), self.output_table)
 
@@ -374,8 +350,7 @@ class ConditionalMDLM(nn.Module):
         if self.config.post_norm:
             x = self.embed_norm(x)
         for layer, block in enumerate(self.blocks[:num_layers]):
-            gate = None if modulation.gate is None else modulation.gate[:, layer]
-            x = block(x, modulation.scale[:, layer], modulation.shift[:, layer], gate, visible)
+            x = block(x, modulation.layer(layer), visible)
         return x
 
     def final_states(

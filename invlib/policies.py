@@ -11,7 +11,7 @@ which is exactly what `ancestral` does, so Euler is not listed a second time; a 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,36 +39,15 @@ class Prediction:
         """Everything that is not masked."""
         return ~self.masked
 
-    @cached_property
-    def peak(self) -> Float[Tensor, "batch length"]:
-        """Probability of the likeliest token."""
-        return self._of_each(lambda log_probs: log_probs.amax(dim=1).exp())
-
-    @cached_property
-    def margin(self) -> Float[Tensor, "batch length"]:
-        """Probability of the likeliest token minus that of the second (Kim et al. 2025, arXiv 2502.06768)."""
-
-        def gap(log_probs: Tensor) -> Tensor:
-            best = log_probs.topk(2, dim=1).values.exp()
-            return best[:, 0] - best[:, 1]
-
-        return self._of_each(gap)
-
-    @cached_property
-    def entropy(self) -> Float[Tensor, "batch length"]:
-        """Entropy of the prediction, in nats."""
-        # p log p at p = 0 is 0, not NaN: [MASK] itself has log-probability -inf.
-        return self._of_each(lambda log_probs: torch.special.entr(log_probs.exp()).sum(dim=1))
-
     def log_probs_by_rows(self) -> Iterator[tuple[slice, Float[Tensor, "some vocab"]]]:
         """log p(token) at the asked positions, some at a time: which rows of `logits`, and theirs."""
         return log_probs_by_rows(self.logits, self.mask_token_id)
 
-    def _of_each(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch length"]:
-        """One number for every asked position, from its log-probabilities; NaN elsewhere."""
+    def each(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch length"]:
+        """One number for every asked position, from its probabilities [some, vocab]; NaN elsewhere."""
         values = torch.empty(len(self.logits), device=self.logits.device)
         for rows, log_probs in self.log_probs_by_rows():
-            values[rows] = function(log_probs)
+            values[rows] = function(log_probs.exp())
         return torch.full(self.asked.shape, torch.nan, device=values.device).masked_scatter(self.asked, values)
 
 
@@ -123,7 +102,7 @@ def looks_back(policy: Policy) -> Policy:
 
 
 def is_looking_back(policy: Policy) -> bool:
-    """Whether the policy, or what a `functools.partial` of it wraps, is marked by `looks_back`."""
+    """Whether a policy, or what a `functools.partial` of it wraps, is marked so."""
     return getattr(policy.func if isinstance(policy, partial) else policy, "looks_back", False)
 
 
@@ -136,8 +115,9 @@ def top_confidence(prediction: Prediction, context: StepContext) -> Visible:
 
 
 def top_margin(prediction: Prediction, context: StepContext) -> Visible:
-    """The clearest decisions first: largest gap between the two likeliest tokens (arXiv 2502.06768)."""
-    return _uncover_best(context.jittered(prediction.margin.log()), prediction, context.quota(prediction))
+    """The clearest decisions first: the gap between the two likeliest tokens (Kim et al. 2025, arXiv 2502.06768)."""
+    margin = prediction.each(lambda probs: -probs.topk(2, dim=1).values.diff(dim=1)[:, 0])
+    return _uncover_best(context.jittered(margin.log()), prediction, context.quota(prediction))
 
 
 def entropy_bounded(prediction: Prediction, context: StepContext, *, gamma: float = 0.1) -> Visible:
@@ -147,11 +127,11 @@ def entropy_bounded(prediction: Prediction, context: StepContext, *, gamma: floa
     does not have to write the rest at once; gamma = 0 and as many steps as tokens is one token a step.
     """
     _require("gamma", gamma, 0, math.inf)
-    entropy = prediction.entropy.masked_fill(~prediction.masked, torch.inf).sort(dim=1)
-    bounded = entropy.values.cumsum(dim=1) - entropy.values <= gamma  # sorted: the last one is the largest
-    bounded &= entropy.values.isfinite()
-    quota = torch.maximum(context.quota(prediction), bounded.sum(dim=1))
-    return _uncover_best(-prediction.entropy, prediction, quota)
+    # entr: p log p at p = 0 is 0, not NaN, and [MASK] itself has probability 0.
+    entropy = prediction.each(lambda probs: torch.special.entr(probs).sum(dim=1))
+    ordered = entropy.masked_fill(~prediction.masked, torch.inf).sort(dim=1).values
+    bounded = (ordered.cumsum(dim=1) - ordered <= gamma) & ordered.isfinite()  # ordered: the last one is the largest
+    return _uncover_best(-entropy, prediction, torch.maximum(context.quota(prediction), bounded.sum(dim=1)))
 
 
 def random_order(prediction: Prediction, context: StepContext) -> Visible:
@@ -184,7 +164,7 @@ def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, thre
     The first of two readings of the rule (as in the text of jina-ai's embedding-inversion-demo).
     """
     _require("threshold", threshold, 0, 1)
-    unsure = prediction.visible & (prediction.peak < threshold)
+    unsure = prediction.visible & (prediction.each(lambda probs: probs.amax(dim=1)) < threshold)
     return ancestral(prediction, context) & ~unsure
 
 

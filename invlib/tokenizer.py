@@ -89,6 +89,12 @@ class Tokenizer:
         encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [row.ids for row in encoded]
 
+    def ids_of(self, text: str) -> list[int]:
+        """Token ids of one text, or of one piece that continues a word, such as "##ing"."""
+        if text.startswith("##"):
+            return [i for i in [self.backend.token_to_id(text)] if i is not None]
+        return self.encode([text])[0]
+
     def decode(self, ids: Iterable) -> str:
         """The text of one row of ids, special pieces left out, with ordinary spacing around punctuation."""
         text = self.backend.decode([int(i) for i in ids], skip_special_tokens=True)

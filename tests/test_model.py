@@ -151,7 +151,7 @@ def test_the_null_embedding_replaces_the_marked_rows_and_no_others():
 def test_zeroing_a_layer_with_gates_takes_it_out():
     model, xt, modulation = randomized(GATED), tokens(), randomized(GATED).modulation(vectors())
     two_layers = model.hidden_states(xt, modulation, num_layers=2)
-    torch.testing.assert_close(model.hidden_states(xt, modulation.without_layer(2)), two_layers)
+    torch.testing.assert_close(model.hidden_states(xt, modulation.with_layer(2, modulation.zeros())), two_layers)
     assert not torch.allclose(model.hidden_states(xt, modulation), two_layers), "the third layer does nothing"
 
 
@@ -160,7 +160,7 @@ def test_zeroing_a_layer_without_gates_leaves_plain_norms():
     for norm in (plain.blocks[1].adaln1, plain.blocks[1].adaln2):
         nn.init.zeros_(norm.proj.weight)
         nn.init.zeros_(norm.proj.bias)
-    found = model(xt, model.modulation(vectors()).without_layer(1))
+    found = model(xt, model.modulation(vectors()).with_layer(1, model.modulation(vectors()).zeros()))
     torch.testing.assert_close(found, plain(xt, plain.modulation(vectors())))
 
 

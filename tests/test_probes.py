@@ -239,7 +239,7 @@ def test_a_gate_at_zero_is_that_gate_alone(model):
 
 def test_a_model_without_gates_has_none_to_set_to_zero(tiny_config):
     modulation = heard(randomized(dataclasses.replace(tiny_config, gate=False)))
-    with pytest.raises(InputError, match="no gates; without_layer sets its scale and shift to zero"):
+    with pytest.raises(InputError, match="no gates; with_layer.* sets its scale and shift to zero"):
         modulation.without_gate(0, 0)
 
 
@@ -254,7 +254,7 @@ def test_batches_are_joined_in_their_order(tiny_config, gate):
 
 
 def test_a_final_norm_that_does_not_listen_is_a_plain_one(model):
-    modulation = heard(model).without_final()
+    modulation = heard(model).with_final(modulation.zeros())
     x, at = torch.randn(3, 8, 32), torch.ones(3, 8, dtype=torch.bool)
     plain = nn.functional.layer_norm(x, (32,)).flatten(0, 1)
     torch.testing.assert_close(model.final_states(x, modulation, at), plain)

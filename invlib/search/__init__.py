@@ -4,7 +4,9 @@ Three strategies that compose, `search=(BestOf(32), Remask(2), SwapBeam(8))`: ea
 found. All go through one `Ledger`, which encodes no text twice and never asks more often than it may.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+from tqdm.auto import tqdm
 
 from invlib.search.best_of import BestOf
 from invlib.search.ledger import Encode, Found, Ledger, Tokens
@@ -13,7 +15,19 @@ from invlib.search.strategy import Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
-__all__ = ["BestOf", "Encode", "Found", "Ledger", "Remask", "Strategy", "SwapBeam", "Target", "Tokens", "improve"]
+__all__ = [
+    "BestOf",
+    "Encode",
+    "Found",
+    "Ledger",
+    "Remask",
+    "Strategy",
+    "SwapBeam",
+    "Target",
+    "Tokens",
+    "improve",
+    "search_all",
+]
 
 
 def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tokens]) -> Iterator[Found]:
@@ -31,3 +45,27 @@ def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tok
                 yield ledger.best(1)[0]
             if ledger.left <= 0:
                 break
+
+
+def search_all(
+    targets: Iterable[Target], strategies: Strategy | Sequence[Strategy], drafts: Sequence[Sequence[Tokens]]
+) -> list[tuple[Target, str | None]]:
+    """Search for one vector after the other; with each target comes what ended its search before its time.
+
+    Stopped (Ctrl-C), it returns the targets so far, with what was found for them.
+    """
+    strategies = [strategies] if isinstance(strategies, Strategy) else list(strategies)
+    done = []
+    with tqdm(total=len(drafts), desc="search", unit=" vectors") as bar:
+        for target, own in zip(targets, drafts, strict=True):
+            ledger, stopped = target.ledger, None
+            try:
+                for best in improve(target, strategies, own):
+                    bar.set_postfix_str(f"{ledger.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
+            except KeyboardInterrupt:
+                stopped = "the search was stopped"
+            done.append((target, stopped or ledger.error))
+            if stopped:
+                break
+            bar.update()
+    return done

@@ -8,7 +8,7 @@ end.
 import argparse
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from invlib.config import load_config
 from invlib.errors import InputError
-from invlib.inverter import Inverter
+from invlib.inverter import Inversion, Inverter
 from tests.speed.machine import description
 from tests.speed.untrained import untrained
 
@@ -35,11 +35,17 @@ def random_batches(count: int, size: int, embed_dim: int) -> Iterator[np.ndarray
         yield random.standard_normal((min(size, count - start), embed_dim), dtype=np.float32)
 
 
+def stream(inverter: Inverter, batches: Iterable[np.ndarray], **options) -> Iterator[Inversion]:
+    """The Inversion of each batch as it comes: memory holds one batch, however many there are."""
+    for batch in batches:
+        yield inverter.invert(batch, **{"keep_trajectories": False, **options})
+
+
 def peaks(inverter: Inverter, count: int, size: int, num_steps: int) -> Iterator[tuple[int, float]]:
     """(vectors inverted so far, peak memory in MiB) after every batch of the stream."""
     batches, done = random_batches(count, size, inverter.config.embedding_cond_dim), 0
     with tqdm(total=count, desc="streaming", unit=" vectors") as bar:
-        for inversion in inverter.stream(batches, num_steps=num_steps):
+        for inversion in stream(inverter, batches, num_steps=num_steps):
             done += len(inversion.texts)
             bar.update(len(inversion.texts))
             yield done, peak_mib()

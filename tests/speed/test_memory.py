@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from invlib import InputError
 from invlib.config import load_config
 from tests.speed import memory
 from tests.speed.untrained import untrained
 
-TINY = str(Path(__file__).parent.parent / "configs/tiny.yaml")
+TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def inverter():
 def test_a_stream_gives_what_inverting_all_at_once_gives(inverter):
     batches = list(memory.random_batches(25, 10, 384))
     assert [len(batch) for batch in batches] == [10, 10, 5]
-    streamed = [text for inversion in inverter.stream(batches, num_steps=3) for text in inversion.texts]
+    streamed = [text for inversion in memory.stream(inverter, batches, num_steps=3) for text in inversion.texts]
     assert streamed == inverter.invert(np.concatenate(batches), num_steps=3).texts
     assert len(set(streamed)) == 25
 
@@ -32,33 +31,26 @@ def test_a_stream_gives_what_inverting_all_at_once_gives(inverter):
 def test_a_stream_reads_one_batch_at_a_time_and_keeps_no_trajectory_unless_asked(inverter):
     read = []
     batches = (read.append(len(read)) or batch for batch in memory.random_batches(30, 10, 384))
-    stream = inverter.stream(batches, num_steps=1)
+    stream = memory.stream(inverter, batches, num_steps=1)
     assert next(stream).trajectories == [] and read == [0]
     next(stream)
     assert read == [0, 1]
-    (inversion,) = inverter.stream([np.ones(384)], keep_trajectories=True)
+    (inversion,) = memory.stream(inverter, [np.ones(384)], keep_trajectories=True)
     assert len(inversion.trajectories) == 1
 
 
 def test_random_drafts_of_a_stream_differ_from_batch_to_batch(inverter):
     same = [np.ones((2, 384))] * 2
     options = {"temperature": 1.0, "generator": torch.Generator().manual_seed(0)}
-    first, second = (inversion.texts for inversion in inverter.stream(same, **options))
+    first, second = (inversion.texts for inversion in memory.stream(inverter, same, **options))
     assert set(first).isdisjoint(second)
-
-
-def test_a_bad_vector_is_named_with_its_batch(inverter):
-    stream = inverter.stream([np.ones((2, 384)), np.zeros((2, 384))])
-    next(stream)
-    with pytest.raises(InputError, match="^batch 1: vector 0 is all zeros"):
-        next(stream)
 
 
 def test_memory_does_not_grow_with_the_number_of_batches(inverter):
     held = []
     tracemalloc.start()
     try:
-        for _ in inverter.stream(memory.random_batches(600, 50, 384), num_steps=1):
+        for _ in memory.stream(inverter, memory.random_batches(600, 50, 384), num_steps=1):
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
     finally:
