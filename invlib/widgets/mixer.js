@@ -1,6 +1,4 @@
-// The mixer. One module, two lives: `render` is what anywidget calls in a notebook, where the kernel writes each text;
-// a page without a kernel holds this text as an inline script and calls `mount` with the texts that it can show.
-// A token is text from anywhere: it reaches the page through text nodes and attributes only, never as HTML.
+// The mixer: two sentences, what each layer hears, and what becomes of them. What `view` holds is said in mixer.py.
 
 const CHOICES = {
   mix: { label: "mix", means: "the mixed vector" },
@@ -12,7 +10,7 @@ const PARTS = ["gate", "scale", "shift"];
 const PATIENCE = 150; // milliseconds without an answer after which it says that it waits
 
 // A kernel answers one question at a time: of those asked meanwhile only the last is kept.
-function render({ model, el }) {
+function renderMixer({ model, el }) {
   let number = 0;
   let waiting = false;
   let next = null;
@@ -21,67 +19,46 @@ function render({ model, el }) {
     model.set("wanted", { ...wanted, number: ++number });
     model.save_changes();
   };
-  const view = model.get("view");
-  const mixer = new Mixer(el, view, {
+  const mixer = new Mixer(el, model.get("view"), {
     choices: Object.keys(CHOICES),
     ask: (wanted) => (waiting ? (next = wanted) : send(wanted)),
   });
   const answered = () => {
-    const told = model.get("view");
     waiting = false;
-    mixer.load(told, next === null);
+    mixer.load(model.get("view"), next === null);
     if (next !== null) send(next);
     next = null;
   };
-  model.on("change:view", answered);
-  return () => {
-    model.off("change:view", answered);
-    mixer.close();
-  };
+  return listening(mixer, model, { "change:view": answered });
 }
 
-// Every place of that name: JupyterLab can show one output twice. A shadow root keeps the page's style sheet out.
-function mount(name, { style, told }) {
+// Without a kernel: from all the views that were written before.
+function drawMixer(el, { views, ...same }) {
   const key = ({ weight, choices }) => JSON.stringify([weight, choices]);
-  const { views, ...same } = told;
   const known = new Map(views.map((view) => [key(view), { ...same, ...view }]));
-  for (const place of document.querySelectorAll(`[data-invlib-mixer="${name}"]`)) {
-    if (place.shadowRoot) continue;
-    const el = h("div");
-    place.attachShadow({ mode: "open" }).append(h("style", {}, style), el);
-    const mixer = new Mixer(el, known.get(key(views[0])), {
-      choices: ["mix", "second", "off"], // at the start of the way the mixed vector is A's own
-      ask: (wanted) => mixer.load(known.get(key(wanted))),
-      fixed: true,
-    });
-  }
+  const mixer = new Mixer(el, known.get(key(views[0])), {
+    choices: ["mix", "second", "off"], // at the start of the way the mixed vector is A's own
+    ask: (wanted) => mixer.load(known.get(key(wanted))),
+    fixed: true,
+  });
 }
 
-class Mixer {
+class Mixer extends Pane {
   // ask(wanted): answered by a later `load`. fixed: only one change at a time is known, and the sentences stay.
   constructor(el, view, { choices, ask, fixed = false }) {
-    Object.assign(this, { choices, ask, fixed, id: `invlib-${Math.random().toString(36).slice(2)}`, patience: null });
-    this.root = h("div", {
-      class: "invlib-mixer",
-      role: "group",
-      "aria-label": "Mixer: two sentences, what each layer hears, and the text that comes out",
-      "data-lm-suppress-shortcuts": "true", // or JupyterLab takes the arrow keys for its cells …
-    });
-    this.root.addEventListener("keydown", (event) => event.stopPropagation()); // … its notebook even then
+    super(el, "mixer", "Mixer: two sentences, what each layer hears, and the text that comes out");
+    Object.assign(this, { choices, ask, fixed, patience: null });
+    this.root.classList.add("panel");
+    on(this.root, { keydown: (event) => event.stopPropagation() }); // or JupyterLab's notebook takes the arrows
     this.wanted = { first: view.first, second: view.second, weight: view.weight, choices: view.choices };
     this.plain = view.choices.map(() => "mix");
     this.root.append(this.sentences(), this.way(), this.desk(view), this.result(), this.legend());
-    el.append(this.root);
-    this.unwatch = watchTheme((dark) => {
-      this.root.style.colorScheme = dark ? "dark" : "light";
-    });
     this.load(view);
   }
 
   close() {
     clearTimeout(this.patience);
-    this.unwatch();
-    this.root.remove();
+    super.close();
   }
 
   // ── the parts ──
@@ -91,23 +68,28 @@ class Mixer {
       const field = h("input", { type: "text", dir: "auto", spellcheck: "false", "aria-label": `Sentence ${letter}` });
       field.value = this.wanted[name];
       field.readOnly = this.fixed;
-      field.addEventListener("change", () => this.want({ [name]: field.value }));
-      return h("label", { class: `sentence ${name}` }, h("span", { class: "letter", "aria-hidden": "true" }, letter), field);
+      on(field, { change: () => this.want({ [name]: field.value }) });
+      return h("label", { class: `sentence ${name}` }, this.letter(letter), field);
     };
     return h("div", { class: "sentences" }, line("first", "A"), line("second", "B"));
   }
 
+  letter(letter) {
+    return h("span", { class: `letter ${letter}`, "aria-hidden": "true" }, letter);
+  }
+
   way() {
     this.slider = h("input", { type: "range", min: 0, max: 1, step: this.fixed ? 0.1 : 0.05, "aria-label": "Way from A to B" });
-    this.slider.addEventListener("input", () => {
-      const weight = Number(Number(this.slider.value).toFixed(2));
-      this.want(this.fixed ? { weight, choices: this.plain } : { weight });
+    on(this.slider, {
+      input: () => {
+        const weight = Number(Number(this.slider.value).toFixed(2));
+        this.want(this.fixed ? { weight, choices: this.plain } : { weight });
+      },
     });
     this.share = h("span", { class: "share", "aria-hidden": "true" });
-    this.reset = h("button", { type: "button" }, "Reset");
-    this.reset.addEventListener("click", () => this.want({ weight: 0, choices: this.plain }));
-    const [a, b] = ["A", "B"].map((letter) => h("span", { class: `letter ${letter}`, "aria-hidden": "true" }, letter));
-    return h("div", { class: "way" }, h("span", { class: "quiet" }, "the vector"), a, this.slider, b, this.share, this.reset);
+    this.reset = on(h("button", { type: "button" }, "Reset"), { click: () => this.want({ weight: 0, choices: this.plain }) });
+    const vector = h("span", { class: "quiet" }, "the vector");
+    return h("div", { class: "way" }, vector, this.letter("A"), this.slider, this.letter("B"), this.share, this.reset);
   }
 
   // One column per layer: whom it hears, and how strong its gate, scale and shift are.
@@ -126,10 +108,12 @@ class Mixer {
   radio(choice, index) {
     const { label, means } = CHOICES[choice];
     const field = h("input", { type: "radio", name: `${this.id}-${index}`, value: choice, "aria-label": `hears ${means}` });
-    field.addEventListener("change", () => {
-      const from = this.fixed ? this.plain : this.wanted.choices;
-      const choices = from.map((before, place) => (place === index ? choice : before));
-      this.want(this.fixed ? { weight: 0, choices } : { choices });
+    on(field, {
+      change: () => {
+        const from = this.fixed ? this.plain : this.wanted.choices;
+        const choices = from.map((before, place) => (place === index ? choice : before));
+        this.want(this.fixed ? { weight: 0, choices } : { choices });
+      },
     });
     return { choice, field, node: h("label", { class: `choice ${choice}`, title: `hears ${means}` }, field, h("span", {}, label)) };
   }
@@ -153,7 +137,7 @@ class Mixer {
       swatch("second", "B", "also in the text from B alone"),
       swatch("new", "+", "in neither"),
       ...PARTS.map((name) => h("span", {}, h("span", { class: `key level ${name}` }), `${name} (RMS)`)),
-      h("span", { class: "hint" }, hint),
+      h("span", {}, hint),
     );
   }
 
@@ -176,7 +160,7 @@ class Mixer {
     this.drawWanted();
     this.root.classList.toggle("failed", Boolean(view.error));
     if (view.error) this.status.textContent = view.error;
-    else this.drawText(view);
+    else this.drawView(view);
   }
 
   // ── drawing ──
@@ -192,20 +176,21 @@ class Mixer {
     this.reset.disabled = weight === 0 && choices.every((choice) => choice === "mix");
   }
 
-  drawText(view) {
+  drawView(view) {
     const [a, b] = view.cosines;
     this.status.textContent = `${this.said(view)} · cosine to A ${a.toFixed(2)}, to B ${b.toFixed(2)}`;
     this.tokens.replaceChildren(...view.tokens.map((token) => this.token(token)));
     this.text.textContent = view.text;
-    this.strips.forEach(({ title, levels, bars }, index) => {
-      const told = view.levels[index];
-      const said = PARTS.map((name, part) => (told[part] === null ? null : `${name} ${told[part].toFixed(2)}`));
-      levels.setAttribute("aria-label", `${title}: RMS of ${said.filter(Boolean).join(", ")}`);
-      levels.title = said.filter(Boolean).join("\n");
-      bars.forEach((bar, part) => {
-        bar.classList.toggle("absent", told[part] === null);
-        bar.firstChild.style.height = `${Math.min(100, 80 * (told[part] ?? 0))}%`;
-      });
+    this.strips.forEach((strip, index) => this.drawLevels(strip, view.levels[index]));
+  }
+
+  drawLevels({ title, levels, bars }, told) {
+    const said = PARTS.map((name, part) => (told[part] === null ? null : `${name} ${told[part].toFixed(2)}`)).filter(Boolean);
+    levels.setAttribute("aria-label", `${title}: RMS of ${said.join(", ")}`);
+    levels.title = said.join("\n");
+    bars.forEach((level, part) => {
+      level.classList.toggle("absent", told[part] === null);
+      level.firstChild.style.height = `${Math.min(100, 80 * (told[part] ?? 0))}%`;
     });
   }
 
@@ -213,11 +198,14 @@ class Mixer {
     const marks = [...(inFirst ? ["A"] : []), ...(inSecond ? ["B"] : [])];
     const source = inFirst && inSecond ? "both" : inFirst ? "first" : inSecond ? "second" : "new";
     const from = marks.length ? `also from ${marks.join(" and ")} alone` : "in neither";
-    const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: `width: ${thousandths / 10}%` }));
-    const node = h("li", { class: `token ${source}`, title: `${from}; probability ${(thousandths / 1000).toFixed(3)}` });
-    const mark = h("span", { class: "marks", "aria-hidden": "true" }, marks.join("") || "+");
-    node.append(h("span", { class: "word", dir: "auto" }, visible(piece)), h("span", { class: "unseen" }, `, ${from}`), mark, bar);
-    return node;
+    return h(
+      "li",
+      { class: `cell ${source}`, title: `${from}; probability ${probability(thousandths)}` },
+      h("span", { class: "word", dir: "auto" }, visible(piece)),
+      h("span", { class: "unseen" }, `, ${from}`),
+      h("span", { class: "marks", "aria-hidden": "true" }, marks.join("") || "+"),
+      bar(thousandths / 1000, { "aria-hidden": "true" }),
+    );
   }
 
   said({ weight, choices, parts }) {
@@ -232,37 +220,3 @@ class Mixer {
   }
 }
 
-// A page says its theme in its own way: JupyterLab (and Voilà, nbconvert), the report, or only the system.
-function watchTheme(tell) {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const update = () => {
-    const lab = document.body.dataset.jpThemeLight;
-    const report = document.documentElement.dataset.theme;
-    if (lab) tell(lab === "false");
-    else if (report === "dark" || report === "light") tell(report === "dark");
-    else tell(system.matches);
-  };
-  const pages = new MutationObserver(update);
-  pages.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  pages.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-  system.addEventListener("change", update);
-  update();
-  return () => {
-    pages.disconnect();
-    system.removeEventListener("change", update);
-  };
-}
-
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children); // a string becomes a text node
-  return node;
-}
-
-// What would break the line, or show nothing, gets a sign.
-function visible(piece) {
-  return piece.replace(/\r?\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
-}
-
-export default { render };

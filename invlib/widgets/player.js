@@ -1,6 +1,4 @@
-// The token-grid player. One module, two lives: `render` is what anywidget calls in a notebook; a page without a
-// kernel holds this text as an inline script and calls `mount`. What `frames` holds is said in player.py.
-// A token is text from anywhere: it reaches the page through text nodes and attributes only, never as HTML.
+// The player: tokens step by step. What `frames` holds is said in player.py.
 
 const MASKED = -1;
 const UNKNOWN = -1;
@@ -27,52 +25,28 @@ const ICONS = {
   written: "M6.2 12.6 1.9 8.3l1.6-1.6 2.7 2.7 6.3-6.3 1.6 1.6z",
 };
 
-function render({ model, el }) {
+function renderPlayer({ model, el }) {
   const player = new Player(el, model.get("frames"));
-  const reload = () => player.load(model.get("frames"));
-  model.on("change:frames", reload);
-  return () => {
-    model.off("change:frames", reload);
-    player.close();
-  };
+  return listening(player, model, { "change:frames": () => player.load(model.get("frames")) });
 }
 
-// Every place of that name: JupyterLab can show one output twice. A shadow root keeps the page's style sheet out.
-function mount(name, { style, frames }) {
-  for (const place of document.querySelectorAll(`[data-invlib-player="${name}"]`)) {
-    if (place.shadowRoot) continue;
-    const el = h("div");
-    place.attachShadow({ mode: "open" }).append(h("style", {}, style), el);
-    new Player(el, frames);
-  }
+function drawPlayer(el, frames) {
+  new Player(el, frames);
 }
 
-class Player {
+class Player extends Pane {
   // steering: what the lab lets a person do with a token; nothing where there is no kernel.
   constructor(el, frames, steering = null) {
-    this.id = `invlib-${Math.random().toString(36).slice(2)}`;
-    this.steering = steering;
-    this.speed = 1;
-    this.timer = null;
-    this.isGrowing = false;
-    this.isFollowing = false;
-    this.root = h("div", {
-      class: "invlib-player",
-      role: "group",
-      "data-lm-suppress-shortcuts": "true", // or JupyterLab takes the arrow keys for its cells
-    });
-    this.root.addEventListener("keydown", (event) => this.key(event));
-    el.append(this.root);
-    this.unwatch = watchTheme((dark) => {
-      this.root.style.colorScheme = dark ? "dark" : "light";
-    });
+    super(el, "player", "Player");
+    Object.assign(this, { steering, speed: 1, timer: null, isGrowing: false, isFollowing: false });
+    this.root.classList.add("panel");
+    on(this.root, { keydown: (event) => this.key(event) });
     this.load(frames);
   }
 
   close() {
     this.pause();
-    this.unwatch();
-    this.root.remove();
+    super.close();
   }
 
   // New frames keep the step; a view of the last step follows an inversion that is still growing.
@@ -100,39 +74,38 @@ class Player {
     this.backButton = button("Previous step", "back", () => this.go(this.step - 1));
     this.forwardButton = button("Next step", "forward", () => this.go(this.step + 1));
     this.slider = h("input", { type: "range", min: 0, max: this.last, step: 1, "aria-label": "Step" });
-    this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
+    on(this.slider, { input: () => this.go(Number(this.slider.value)) });
     this.counter = h("span", { class: "counter", "aria-hidden": "true" });
-    const speed = h("select", { "aria-label": "Speed" });
-    speed.append(...SPEEDS.map((times) => h("option", { value: times }, `${times}×`)));
+    const buttons = [this.backButton, this.playButton, this.forwardButton];
+    return h("div", { class: "controls" }, ...buttons, this.slider, this.counter, this.speeds());
+  }
+
+  speeds() {
+    const speed = h("select", { "aria-label": "Speed" }, ...SPEEDS.map((times) => h("option", { value: times }, `${times}×`)));
     speed.value = this.speed;
-    speed.addEventListener("change", () => {
+    const change = () => {
       this.speed = Number(speed.value);
       if (this.timer) this.play();
-    });
-    return h(
-      "div",
-      { class: "controls" },
-      ...[this.backButton, this.playButton, this.forwardButton, this.slider, this.counter, speed],
-    );
+    };
+    return on(speed, { change });
   }
 
   tokens() {
-    this.cells = this.frames.tokens[0].map((_, position) => {
-      const word = h("span", { class: "word", dir: "auto" });
-      const bar = h("span", { class: "bar" }, h("span"));
-      // All that it will show, one below the other, unseen: as wide as the widest, so no token moves while it plays.
-      const shown = new Set(this.frames.tokens.map((step) => this.word(step[position])));
-      const room = h("span", { class: "room", "aria-hidden": "true" }, [...shown].join("\n"));
-      const marks = h("span", { class: "marks" });
-      const cell = h("div", { class: "cell", role: "option", tabindex: -1 }, room, word, bar, marks);
-      cell.addEventListener("pointerenter", () => this.inspect(position));
-      cell.addEventListener("focus", () => this.inspect(position));
-      cell.addEventListener("click", () => this.steering?.open(this, position));
-      return cell;
-    });
+    this.cells = this.frames.tokens[0].map((_, position) => this.cell(position));
     this.status = h("p", { class: "quiet", role: "status" });
     const list = h("div", { class: "tokens", role: "listbox", "aria-label": "Tokens" }, ...this.cells);
     return h("div", {}, this.status, list);
+  }
+
+  cell(position) {
+    // All that it will show, one below the other, unseen: as wide as the widest, so no token moves while it plays.
+    const shown = new Set(this.frames.tokens.map((step) => this.word(step[position])));
+    const room = h("span", { class: "room", "aria-hidden": "true" }, [...shown].join("\n"));
+    const word = h("span", { class: "word", dir: "auto" });
+    const marks = h("span", { class: "marks" });
+    const cell = h("div", { class: "cell", role: "option", tabindex: -1 }, room, word, bar(0), marks);
+    const inspect = () => this.inspect(position);
+    return on(cell, { pointerenter: inspect, focus: inspect, click: () => this.steering?.open(this, position) });
   }
 
   // One strip per step, steps downwards, positions to the right: the darker, the more confident; empty is masked.
@@ -143,19 +116,9 @@ class Player {
       preserveAspectRatio: "none",
       role: "img",
       "aria-label": "Confidence: one strip per step from top to bottom, one place per token",
-      style: `height: ${Math.min(200, Math.max(rows * 9, 60))}px; max-width: ${this.length * 44}px`,
+      style: `height: ${clamp(Math.max(rows * 9, 60), 200)}px; max-width: ${this.length * 44}px`,
     });
-    for (let position = 0; position < this.length; position++) {
-      for (let from = 0, to; from < rows; from = to) {
-        for (to = from + 1; to < rows && this.confidence(to, position) === this.confidence(from, position); ) to++;
-        if (this.frames.tokens[from][position] === MASKED) continue;
-        const p = this.confidence(from, position);
-        const rect = s("rect", { x: position + 0.04, y: from, width: 0.92, height: to - from });
-        if (p === UNKNOWN) rect.setAttribute("class", "unknown");
-        else rect.style.fillOpacity = 0.25 + (0.75 * p) / 1000;
-          svg.append(rect);
-      }
-    }
+    for (let position = 0; position < this.length; position++) svg.append(...this.column(position, rows));
     const lines = Array.from({ length: this.last }, (_, step) => `M0 ${step + 1}H${this.length}`);
     this.cursor = s("rect", { class: "cursor", x: 0, width: this.length, height: 1 });
     svg.append(s("path", { class: "lines", d: lines.join("") }), this.cursor);
@@ -165,10 +128,24 @@ class Player {
       this.inspect(clamp(Math.floor(((event.clientX - box.left) / box.width) * this.length), this.length - 1));
       this.go(Math.floor(((event.clientY - box.top) / box.height) * rows));
     };
-    svg.addEventListener("pointerdown", scrub);
-    svg.addEventListener("pointermove", scrub);
+    on(svg, { pointerdown: scrub, pointermove: scrub });
     const caption = `Confidence, one strip per step: 0 above, ${this.last} below; click to go there`;
     return h("div", { class: "strips" }, svg, h("p", { class: "quiet" }, caption));
+  }
+
+  // A position's strips: one for as many steps as show the same.
+  column(position, rows) {
+    const strips = [];
+    for (let from = 0, to; from < rows; from = to) {
+      for (to = from + 1; to < rows && this.confidence(to, position) === this.confidence(from, position); ) to++;
+      if (this.frames.tokens[from][position] === MASKED) continue;
+      const p = this.confidence(from, position);
+      const rect = s("rect", { x: position + 0.04, y: from, width: 0.92, height: to - from });
+      if (p === UNKNOWN) rect.setAttribute("class", "unknown");
+      else rect.style.fillOpacity = 0.25 + (0.75 * p) / 1000;
+      strips.push(rect);
+    }
+    return strips;
   }
 
   text() {
@@ -383,17 +360,18 @@ class Player {
     this.told.textContent = this.state(this.step, position);
     this.asked.textContent =
       asked < 0 ? "not asked so far" : `likeliest in step ${asked}${asked < this.step ? ", when last asked" : ""}`;
+    this.list.replaceChildren(...this.alternatives(ranked, piece));
+  }
+
+  alternatives(ranked, shown) {
     const rows = [];
-    for (let i = 0; i < ranked.length; i += 2) {
-      rows.push(this.alternative(ranked[i], ranked[i + 1], ranked[i] === piece));
-    }
+    for (let i = 0; i < ranked.length; i += 2) rows.push(this.alternative(ranked[i], ranked[i + 1], ranked[i] === shown));
     // Empty places keep their room: nothing below may move.
-    while (rows.length < this.most) rows.push(h("li", { "aria-hidden": "true" }, h("span", { class: "bar" })));
-    this.list.replaceChildren(...rows);
+    while (rows.length < this.most) rows.push(h("li", { "aria-hidden": "true" }, bar(0)));
+    return rows;
   }
 
   alternative(piece, p, written) {
-    const bar = h("span", { class: "bar" }, h("span", { style: `width: ${p / 10}%` }));
     const tick = h("span", { class: "tick" });
     if (written) tick.append(icon("written"), h("span", { class: "unseen" }, "written"));
     return h(
@@ -401,46 +379,15 @@ class Player {
       { class: written ? "written" : "" },
       tick,
       h("span", { class: "word", dir: "auto" }, this.word(piece)),
-      bar,
+      bar(p / 1000),
       h("span", { class: "number" }, probability(p)),
       ...(this.steering ? [this.steering.offer(this.position, this.frames.pieces[piece])] : []),
     );
   }
 }
 
-// A page says its theme in its own way: JupyterLab (and Voilà, nbconvert), the report, or only the system.
-function watchTheme(tell) {
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const update = () => {
-    const lab = document.body.dataset.jpThemeLight;
-    const report = document.documentElement.dataset.theme;
-    if (lab) tell(lab === "false");
-    else if (report === "dark" || report === "light") tell(report === "dark");
-    else tell(system.matches);
-  };
-  const pages = new MutationObserver(update);
-  pages.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  pages.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-  system.addEventListener("change", update);
-  update();
-  return () => {
-    pages.disconnect();
-    system.removeEventListener("change", update);
-  };
-}
-
-function h(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
-}
-
 function s(tag, attributes = {}, ...children) {
   return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-}
-
-function filled(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children); // a string becomes a text node
-  return node;
 }
 
 function icon(name) {
@@ -448,28 +395,6 @@ function icon(name) {
 }
 
 function button(label, name, act) {
-  const node = h("button", { type: "button", "aria-label": label, title: label }, icon(name));
-  node.addEventListener("click", act);
-  return node;
+  return on(h("button", { type: "button", "aria-label": label, title: label }, icon(name)), { click: act });
 }
 
-// Blanks inside a piece stay (the style keeps them); what would break the line, or show nothing, gets a sign.
-function visible(piece) {
-  return piece.replace(/\r?\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
-}
-
-// Three digits travel, so 0 and 1 are not claimed.
-function probability(thousandths) {
-  if (thousandths <= 0) return "<0.001";
-  return thousandths >= 1000 ? ">0.999" : (thousandths / 1000).toFixed(3);
-}
-
-function count(n, noun) {
-  return `${n} ${noun}${n === 1 ? "" : "s"}`;
-}
-
-function clamp(value, last) {
-  return Math.min(Math.max(value, 0), last);
-}
-
-export default { render };

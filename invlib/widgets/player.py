@@ -1,33 +1,29 @@
 """player(trajectory): step through an inversion token by token, in a notebook or on a page without a kernel."""
 
-import hashlib
-import json
-from html import escape
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
 from invlib.errors import InputError
 from invlib.trajectory import Trajectory
-
-SCRIPT = Path(__file__).with_name("player.js")
-STYLE = Path(__file__).with_name("player.css")
-EXPORT = "export default { render };\n"  # the script's last line
+from invlib.widgets import page
 
 
-class Player(anywidget.AnyWidget):
-    """All frames travel once, so scrubbing asks no kernel. The output also carries a page that needs none."""
+class Player(page.Pane):
+    """All frames travel once, so scrubbing asks no kernel."""
 
-    _esm = SCRIPT
-    _css = STYLE
+    _esm = page.script("player")
+    _css = page.style("player")
     frames = traitlets.Dict().tag(sync=True)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, "text/html": static_html(self.frames), "text/plain": self.frames["text"]}, metadata
+    def static_html(self) -> str:
+        """The same player."""
+        return static_html(self.frames)
+
+    def static_text(self) -> str:
+        """The text of the last step."""
+        return self.frames["text"]
 
 
 def player(trajectory: Any) -> Player:
@@ -52,19 +48,16 @@ def frames(trajectory: Trajectory) -> dict[str, Any]:
     pinned: positions that were given rather than uncovered
     """
     asked = trajectory.top_ids >= 0
-    used = np.unique(np.concatenate([trajectory.tokens[~trajectory.masked], trajectory.top_ids[asked]])).tolist()
-    place = {token: index for index, token in enumerate(used)} | {-1: -1}
-    shown = np.where(trajectory.masked, -1, trajectory.tokens).tolist()
+    used = np.unique(np.concatenate([trajectory.tokens[~trajectory.masked], trajectory.top_ids[asked]]))
+    confidence = np.where(trajectory.masked, np.nan, trajectory.confidence)
+    ranked = np.stack([np.searchsorted(used, trajectory.top_ids), _thousandths(trajectory.top_probs)], axis=-1)
     return {
-        "pieces": [trajectory.pieces[token] for token in used],
-        "tokens": [[place[token] for token in step] for step in shown],
-        "confidence": _thousandths(np.where(trajectory.masked, np.nan, trajectory.confidence)),
+        "pieces": [trajectory.pieces[token] for token in used.tolist()],
+        "tokens": np.where(trajectory.masked, -1, np.searchsorted(used, trajectory.tokens)).tolist(),
+        "confidence": _thousandths(confidence).tolist(),
         "top": [
-            [
-                [n for token, p in zip(ids, probs, strict=True) if token >= 0 for n in (place[token], p)]
-                for ids, probs in zip(*step, strict=True)
-            ]
-            for step in zip(trajectory.top_ids.tolist(), _thousandths(trajectory.top_probs), strict=True)
+            [alternatives[known].ravel().tolist() for alternatives, known in zip(*step, strict=True)]
+            for step in zip(ranked, asked, strict=True)
         ],
         "pinned": np.flatnonzero(trajectory.pinned).tolist(),
         "text": trajectory.text,
@@ -72,23 +65,12 @@ def frames(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def static_html(frames: dict[str, Any]) -> str:
-    """The same player for a page without a kernel; where scripts do not run, its steps below each other."""
-    steps = "\n".join(f"{step:3d}  {_line(frames, step)}" for step in range(len(frames["tokens"])))
-    # `<` as \u003c: no token can end the script or open a comment in it.
-    told = json.dumps({"style": STYLE.read_text(encoding="utf-8"), "frames": frames}, separators=(",", ":"))
-    told = told.replace("<", "\\u003c")
-    # By content, not at random: a notebook that is executed again keeps its output byte by byte.
-    name = hashlib.sha256(told.encode()).hexdigest()[:12]
-    return (
-        f'<div data-invlib-player="{name}"><pre>{escape(steps)}</pre></div>\n'
-        f'<script type="module">\n{SCRIPT.read_text(encoding="utf-8")}\nmount("{name}", {told});\n</script>'
-    )
+    """The player for a page without a kernel; where scripts do not run, its steps below each other."""
+    words = [*frames["pieces"], "[MASK]"]  # -1 is the last one
+    lines = (f"{step:3d}  {' '.join(words[piece] for piece in row)}" for step, row in enumerate(frames["tokens"]))
+    return page.static_html("player", frames, lines)
 
 
-def _line(frames: dict[str, Any], step: int) -> str:
-    return " ".join("[MASK]" if piece < 0 else frames["pieces"][piece] for piece in frames["tokens"][step])
-
-
-def _thousandths(probabilities: np.ndarray) -> list:
-    """Nested lists of whole thousandths; -1 for NaN."""
-    return np.rint(np.nan_to_num(1000.0 * probabilities.astype(float), nan=-1)).astype(int).tolist()
+def _thousandths(probabilities: np.ndarray) -> np.ndarray:
+    """Whole thousandths; -1 for NaN."""
+    return np.rint(np.nan_to_num(1000.0 * probabilities.astype(float), nan=-1)).astype(int)

@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from invlib.errors import InputError
 from invlib.trajectory import Trajectory
 from invlib.widgets import player
-from invlib.widgets.player import SCRIPT, STYLE, frames, static_html
+from invlib.widgets.player import Player, frames, static_html
 
 ROOT = Path(__file__).parents[2]
 SCREENS, REPORT = ROOT / "build" / "screens", ROOT / "notebooks" / "_report"
@@ -475,8 +475,7 @@ async ([script, style, frames]) => {
 @pytest.fixture
 def live(open_page, trajectory) -> Page:
     page = open_page("")
-    script, style = (path.read_text(encoding="utf-8") for path in (SCRIPT, STYLE))
-    page.evaluate(LIVE, [script, style, frames(trajectory)])
+    page.evaluate(LIVE, [Player._esm, Player._css, frames(trajectory)])
     return page
 
 

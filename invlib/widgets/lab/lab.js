@@ -1,14 +1,20 @@
-// The inversion lab. In the browser this text stands behind that of player.js, in one module: `Player`, `h`, `s`,
-// `icon`, `visible`, `watchTheme` and `count` are from there. What the traits hold is said in lab.py.
+// The inversion lab, around a player. What the traits hold is said in lab.py.
 
 const MILLISECONDS_TO_WATCH = 2400; // of a whole run: the model is faster than the eye
 const PATIENCE = 300; // milliseconds after the last key until the vector is drawn anew
 
-const KINDS = {
+// What became of a word, between the original and what came back, and between two runs.
+const RECOVERED = {
   hit: { sign: "✓", meaning: "came back" },
   moved: { sign: "↔", meaning: "came back elsewhere" },
   miss: { sign: "✗", meaning: "lost" },
   extra: { sign: "+", meaning: "not in the original" },
+};
+const CHANGES = {
+  hit: { sign: "=", meaning: "stayed" },
+  moved: { sign: "↔", meaning: "moved" },
+  miss: { sign: "≠", meaning: "changed" },
+  extra: { sign: "+", meaning: "new" },
 };
 
 const SCORES = {
@@ -20,51 +26,41 @@ const SCORES = {
 };
 
 function renderLab({ model, el }) {
-  const lab = new LabView(el, model);
-  return () => lab.close();
+  const lab = new Lab(el, model);
+  return listening(lab, model, {
+    "change:frames": () => lab.drawFrames(),
+    "change:steering": () => lab.drawSteering(),
+    "change:outcome": () => lab.drawOutcome(),
+    "change:vector": () => lab.drawVector(),
+    "change:uploaded": () => lab.takeUpload(),
+    "change:notice": () => lab.drawNotice(),
+    "change:progress": () => lab.drawProgress(),
+    "change:answered": () => lab.hear(),
+  });
 }
 
-class LabView {
+class Lab extends Pane {
   constructor(el, model) {
+    super(el, "lab", "Inversion lab");
     this.model = model;
     this.options = model.get("options");
     this.kind = "text";
     // Several pages may show one lab: each waits for the answers to what it asked itself.
     Object.assign(this, { page: Math.random().toString(36).slice(2), asked: 0, answered: 0 });
-    this.root = h("div", {
-      class: "invlib-lab",
-      role: "group",
-      "aria-label": "Inversion lab",
-      "data-lm-suppress-shortcuts": "true", // or JupyterLab takes the keys for its cells
-    });
-    this.root.addEventListener("keydown", (event) => event.stopPropagation());
+    on(this.root, { keydown: (event) => event.stopPropagation() });
     this.build();
-    el.append(this.root);
-    this.unwatch = watchTheme((dark) => {
-      this.root.style.colorScheme = dark ? "dark" : "light";
-    });
-    this.heard = {
-      "change:frames": () => this.drawFrames(),
-      "change:steering": () => this.drawSteering(),
-      "change:outcome": () => this.drawOutcome(),
-      "change:vector": () => this.drawVector(),
-      "change:uploaded": () => this.takeUpload(),
-      "change:notice": () => this.drawNotice(),
-      "change:progress": () => this.drawProgress(),
-      "change:answered": () => this.hear(),
-    };
-    for (const [event, act] of Object.entries(this.heard)) model.on(event, act);
-    for (const act of [this.drawFrames, this.drawVector, this.drawOutcome, this.drawSteering]) act.call(this);
-    for (const act of [this.drawNotice, this.drawProgress]) act.call(this);
+    this.drawFrames();
+    this.drawVector();
+    this.drawOutcome();
+    this.drawNotice();
+    this.drawProgress();
     this.look(0);
   }
 
   close() {
-    for (const [event, act] of Object.entries(this.heard)) this.model.off(event, act);
     clearTimeout(this.looking);
-    this.unwatch();
     this.player?.close();
-    this.root.remove();
+    super.close();
   }
 
   send(action, more = {}, buffers = []) {
@@ -116,74 +112,66 @@ class LabView {
   }
 
   inputPanel() {
-    const { limits, text, embed_dim, encoder } = this.options;
-    this.tabs = Object.fromEntries(
-      [["text", "Text"], ["vector", "Vector"]].map(([kind, label]) => {
-        const tab = h("button", { type: "button", role: "tab", class: "tab" }, label);
-        tab.addEventListener("click", () => this.choose(kind));
-        tab.addEventListener("keydown", (event) => {
-          if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-          this.choose(kind === "text" ? "vector" : "text");
-          this.tabs[this.kind].focus();
-        });
-        return [kind, tab];
-      }),
-    );
-    this.text = h("textarea", { rows: 3, "aria-label": "Text to invert", spellcheck: "false", placeholder: "Type a sentence" });
-    this.text.value = text;
-    this.counter = h("span", { class: "quiet count" });
-    this.numbers = h("textarea", {
-      rows: 4,
-      class: "numbers",
-      "aria-label": "Vector to invert",
-      spellcheck: "false",
-      placeholder: `Paste ${embed_dim} numbers: 0.12, -0.05, … or a JSON list`,
-    });
-    this.file = h("input", { type: "file", accept: ".npy,.json,.csv,.txt", "aria-label": "Vector file" });
-    this.file.addEventListener("change", () => this.upload(this.file.files[0]));
-    for (const field of [this.text, this.numbers]) field.addEventListener("input", () => this.changed());
-    this.text.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.act("invert");
-    });
-    this.numbers.addEventListener("dragover", (event) => event.preventDefault());
-    this.numbers.addEventListener("drop", (event) => {
-      if (!event.dataTransfer.files.length) return;
-      event.preventDefault();
-      this.upload(event.dataTransfer.files[0]);
-    });
-    this.fields = {
-      text: h("div", { role: "tabpanel", "aria-label": "Text" }, this.text, this.counter),
-      vector: h(
-        "div",
-        { role: "tabpanel", "aria-label": "Vector" },
-        this.numbers,
-        h("label", { class: "file" }, h("span", { class: "quiet" }, "or a file: .npy, .json, .csv"), this.file),
-      ),
-    };
+    this.tabs = { text: this.tab("text", "Text"), vector: this.tab("vector", "Vector") };
+    this.fields = { text: this.textField(), vector: this.vectorField() };
     this.strip = h("div", { class: "strip" });
     this.norm = h("p", { class: "quiet norm", role: "status" });
-    this.limit = limits.characters;
     return h(
       "section",
       { class: "panel", "aria-label": "What to invert" },
       h("div", { class: "tabs", role: "tablist", "aria-label": "Input" }, ...Object.values(this.tabs)),
       ...Object.values(this.fields),
-      h("p", { class: "label" }, `Its vector, all that the inverter sees (${encoder})`),
+      h("p", { class: "label" }, `Its vector, all that the inverter sees (${this.options.encoder})`),
       this.strip,
       this.norm,
       this.noisePanel(),
     );
   }
 
+  tab(kind, label) {
+    const keydown = ({ key }) => {
+      if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+      this.choose(kind === "text" ? "vector" : "text");
+      this.tabs[this.kind].focus();
+    };
+    return on(h("button", { type: "button", role: "tab", class: "tab" }, label), { click: () => this.choose(kind), keydown });
+  }
+
+  textField() {
+    this.text = h("textarea", { rows: 3, "aria-label": "Text to invert", spellcheck: "false", placeholder: "Type a sentence" });
+    this.text.value = this.options.text;
+    this.counter = h("span", { class: "quiet count" });
+    const keydown = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.act("invert");
+    on(this.text, { input: () => this.changed(), keydown });
+    return h("div", { role: "tabpanel", "aria-label": "Text" }, this.text, this.counter);
+  }
+
+  vectorField() {
+    this.numbers = h("textarea", {
+      rows: 4,
+      class: "numbers",
+      "aria-label": "Vector to invert",
+      spellcheck: "false",
+      placeholder: `Paste ${this.options.embed_dim} numbers: 0.12, -0.05, … or a JSON list`,
+    });
+    this.file = h("input", { type: "file", accept: ".npy,.json,.csv,.txt", "aria-label": "Vector file" });
+    on(this.file, { change: () => this.upload(this.file.files[0]) });
+    const drop = (event) => {
+      if (!event.dataTransfer.files.length) return;
+      event.preventDefault();
+      this.upload(event.dataTransfer.files[0]);
+    };
+    on(this.numbers, { input: () => this.changed(), dragover: (event) => event.preventDefault(), drop });
+    const file = h("label", { class: "file" }, h("span", { class: "quiet" }, "or a file: .npy, .json, .csv"), this.file);
+    return h("div", { role: "tabpanel", "aria-label": "Vector" }, this.numbers, file);
+  }
+
   noisePanel() {
     this.perturbation = select("Perturbation", Object.entries(this.options.kinds).map(([name, kind]) => [name, kind.label]));
-    this.perturbation.addEventListener("change", () => this.chooseKind());
+    on(this.perturbation, { change: () => this.chooseKind() });
     this.strength = h("input", { type: "range", "aria-label": "Strength of the perturbation" });
     this.strengthValue = h("output", { class: "value" });
-    this.strength.addEventListener("input", () => {
-      this.drawStrength();
-      this.look(60);
-    });
+    on(this.strength, { input: () => this.strengthChanged() });
     return h(
       "div",
       { class: "noise" },
@@ -193,34 +181,35 @@ class LabView {
   }
 
   howPanel() {
-    const { policies, limits, defaults } = this.options;
-    this.policy = select("Policy", Object.keys(policies).map((name) => [name, name.replaceAll("_", " ")]));
-    this.policy.value = defaults.policy;
-    this.policyHint = h("p", { class: "quiet hint" }, policies[defaults.policy]);
-    this.policy.addEventListener("change", () => {
-      this.policyHint.textContent = policies[this.policy.value];
-    });
+    const { limits, defaults } = this.options;
     this.steps = number("Steps", defaults.num_steps, 1, limits.num_steps);
     this.candidates = number("Candidates", defaults.candidates, 1, limits.candidates);
     this.seed = number("Seed", defaults.seed, 0, 2 ** 31);
-    this.search = h("input", { type: "checkbox", "aria-label": "Search with the encoder" });
-    this.search.addEventListener("change", () => this.chooseSearch());
+    this.search = on(h("input", { type: "checkbox", "aria-label": "Search with the encoder" }), { change: () => this.chooseSearch() });
     this.budget = number("Encoder queries", defaults.max_queries, 1, limits.max_queries);
+    const check = h("label", { class: "check" }, this.search, h("span", {}, "Search: ask the encoder, up to"));
     return h(
       "section",
       { class: "panel", "aria-label": "How to invert" },
-      h("div", { class: "grid" },
-        h("div", { class: "wide" }, labelled("Policy: which masks go first", this.policy), this.policyHint),
+      h(
+        "div",
+        { class: "grid" },
+        this.policyField(),
         labelled("Steps", this.steps),
         labelled("Candidates", this.candidates),
         labelled("Seed", this.seed),
-        h("div", { class: "wide search" },
-          h("label", { class: "check" }, this.search, h("span", {}, "Search: ask the encoder, up to")),
-          this.budget,
-          h("span", {}, "queries"),
-        ),
+        h("div", { class: "wide search" }, check, this.budget, h("span", {}, "queries")),
       ),
     );
+  }
+
+  policyField() {
+    const { policies, defaults } = this.options;
+    this.policy = select("Policy", Object.keys(policies).map((name) => [name, name.replaceAll("_", " ")]));
+    this.policy.value = defaults.policy;
+    const hint = h("p", { class: "quiet hint" }, policies[defaults.policy]);
+    on(this.policy, { change: () => (hint.textContent = policies[this.policy.value]) });
+    return h("div", { class: "wide" }, labelled("Policy: which masks go first", this.policy), hint);
   }
 
   actions() {
@@ -245,7 +234,11 @@ class LabView {
   chooseKind() {
     const { low, high, step, default: strength } = this.options.kinds[this.perturbation.value];
     Object.assign(this.strength, { min: low, max: high, step, value: strength, disabled: low === high });
-    this.drawStrength();
+    this.strengthChanged();
+  }
+
+  strengthChanged() {
+    this.strengthValue.textContent = this.strength.disabled ? "" : Number(this.strength.value).toString();
     this.look(60);
   }
 
@@ -254,9 +247,9 @@ class LabView {
   }
 
   changed() {
-    const length = this.text.value.length;
-    this.counter.textContent = `${length.toLocaleString("en")} of ${this.limit.toLocaleString("en")} characters`;
-    this.counter.classList.toggle("over", length > this.limit);
+    const [length, limit] = [this.text.value.length, this.options.limits.characters];
+    this.counter.textContent = `${length.toLocaleString("en")} of ${limit.toLocaleString("en")} characters`;
+    this.counter.classList.toggle("over", length > limit);
     this.look(PATIENCE);
   }
 
@@ -335,27 +328,40 @@ class LabView {
       act?.();
       player.cells[position]?.focus();
     };
-    const { isPinned, isMasked, isWritten } = this.standing(player, position);
-    if (isPinned) menu.append(action("Unpin", "", close(() => this.send("release", { position }))));
-    else if (isWritten) menu.append(action("Pin", "", close(() => this.pin(player, position)), "pinned"));
-    if (isMasked) menu.append(action("Keep", "", close(() => this.send("release", { position }))));
-    else if (isWritten) menu.append(action("Mask again", "", close(() => this.send("remask", { position })), "remasked"));
-    const word = h("input", { type: "text", size: 10, placeholder: "another word", "aria-label": "Another word to pin" });
-    word.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !word.value.trim()) return;
-      close(() => this.send("pin", { position, token: word.value.trim() }))();
+    menu.append(...this.choices(player, position, close), this.wordField(position, close));
+    on(menu, {
+      keydown: (event) => event.key === "Escape" && close()(),
+      focusout: ({ relatedTarget }) => relatedTarget && !menu.contains(relatedTarget) && menu.remove(),
     });
-    menu.append(word);
-    menu.addEventListener("keydown", (event) => event.key === "Escape" && close()());
-    menu.addEventListener("focusout", (event) => {
-      if (event.relatedTarget && !menu.contains(event.relatedTarget)) menu.remove();
-    });
-    const cell = player.cells[position];
-    cell.parentElement.after(menu);
-    const room = cell.parentElement.clientWidth - menu.offsetWidth;
-    menu.style.left = `${Math.max(0, Math.min(cell.offsetLeft, room))}px`;
-    menu.style.top = `${cell.offsetTop + cell.offsetHeight + 6}px`;
+    this.place(menu, player.cells[position]);
     this.menu = menu;
+  }
+
+  choices(player, position, close) {
+    const { isPinned, isMasked, isWritten } = this.standing(player, position);
+    const offered = [];
+    const offer = (label, act, mark) => offered.push(action(label, "", close(act), mark));
+    if (isPinned) offer("Unpin", () => this.send("release", { position }));
+    else if (isWritten) offer("Pin", () => this.pin(player, position), "pinned");
+    if (isMasked) offer("Keep", () => this.send("release", { position }));
+    else if (isWritten) offer("Mask again", () => this.send("remask", { position }), "remasked");
+    return offered;
+  }
+
+  wordField(position, close) {
+    const word = h("input", { type: "text", size: 10, placeholder: "another word", "aria-label": "Another word to pin" });
+    const keydown = ({ key }) => {
+      const token = word.value.trim();
+      if (key === "Enter" && token) close(() => this.send("pin", { position, token }))();
+    };
+    return on(word, { keydown });
+  }
+
+  // Below its token, and inside the lab.
+  place(menu, cell) {
+    cell.parentElement.after(menu);
+    menu.style.left = `${clamp(cell.offsetLeft, cell.parentElement.clientWidth - menu.offsetWidth)}px`;
+    menu.style.top = `${cell.offsetTop + cell.offsetHeight + 6}px`;
   }
 
   key(player, key, position) {
@@ -390,12 +396,11 @@ class LabView {
     const { player } = this;
     if (!player || this.isRunning) return undefined;
     if (masked.includes(position)) return { mark: "remasked", word: "[MASK]", meaning: "to be written anew" };
-    const now = player.frames.tokens[player.step][position];
+    const now = player.word(player.frames.tokens[player.step][position]);
     const wasPinned = player.pinned.get(position) <= player.step;
     const word = pinned[String(position)];
-    if (word === undefined && !wasPinned) return undefined;
-    if (word === undefined) return { mark: "released", word: player.word(now), meaning: "no longer pinned" };
-    if (wasPinned && player.frames.pieces[now] === word) return undefined;
+    if (word === undefined) return wasPinned ? { mark: "released", word: now, meaning: "no longer pinned" } : undefined;
+    if (wasPinned && now === visible(word)) return undefined;
     return { mark: "pinned", word, meaning: "pinned for the next run" };
   }
 
@@ -458,9 +463,7 @@ class LabView {
   }
 
   drawSteering() {
-    if (!this.player) return;
-    const { pinned, masked } = this.model.get("steering");
-    this.player.show(this.player.step); // what is set for the next run stands on the tokens
+    this.player?.show(this.player.step); // what is set for the next run stands on the tokens
   }
 
   // Called by the player whenever it shows a step: the person runs on from there.
@@ -478,26 +481,14 @@ class LabView {
     this.steerHint.textContent = hints.join(" ");
   }
 
-  drawStrength() {
-    const isFixed = this.strength.disabled;
-    this.strengthValue.textContent = isFixed ? "" : Number(this.strength.value).toString();
-  }
-
   drawVector() {
     const { bars, top, norm, stored, cosine } = this.model.get("vector");
     if (!bars) return;
-    const path = (sign) => bars.map((bar, i) => (bar * sign > 0 ? `M${i + 0.5} 100v${-bar}` : "")).join("");
-    const svg = s(
-      "svg",
-      {
-        viewBox: `0 0 ${bars.length} 200`,
-        preserveAspectRatio: "none",
-        role: "img",
-        "aria-label": `Vector of ${bars.length} numbers between -${top} and ${top}`,
-      },
-      s("path", { class: "above", d: path(1) }),
-      s("path", { class: "below", d: path(-1) }),
-    );
+    const line = (name, sign) =>
+      s("path", { class: name, d: bars.map((bar, i) => (bar * sign > 0 ? `M${i + 0.5} 100v${-bar}` : "")).join("") });
+    const said = `Vector of ${bars.length} numbers between -${top} and ${top}`;
+    const shape = { viewBox: `0 0 ${bars.length} 200`, preserveAspectRatio: "none", role: "img", "aria-label": said };
+    const svg = s("svg", shape, line("above", 1), line("below", -1));
     this.strip.replaceChildren(svg);
     const moved = cosine < 0.99995 ? ` · cosine ${cosine.toFixed(3)} to the clean vector` : "";
     this.norm.textContent = `${stored} dimensions · norm ${norm.toFixed(3)}${moved}`;
@@ -513,7 +504,7 @@ class LabView {
       h("p", { class: "label" }, "What came back"),
       h("p", { class: "recovered", role: "status", dir: "auto" }, outcome.text || "nothing yet"),
       ...(outcome.note ? [h("p", { class: "note" }, outcome.note)] : []),
-      ...this.alignment("Original and recovered, word by word", ["original", "recovered"], outcome.pairs, KINDS),
+      ...this.alignment("Original and recovered, word by word", ["original", "recovered"], outcome.pairs, RECOVERED),
       ...this.alignment("What changed since the run before", ["before", "now"], outcome.changes, CHANGES),
       this.numbersOf(outcome),
       h("div", { class: "actions" }, action("Use as new input", "", () => this.useAsInput()), copy),
@@ -523,17 +514,7 @@ class LabView {
 
   alignment(label, [above, below], pairs, kinds) {
     if (!pairs.length) return [];
-    const items = pairs.map(({ expected, found, kind }) => {
-      const { sign, meaning } = kinds[kind];
-      const said = `${above} ${expected ?? "nothing"}, ${below} ${found ?? "nothing"}: ${meaning}`;
-      return h(
-        "li",
-        { class: `pair ${kind}`, title: meaning, "aria-label": said },
-        h("span", { class: "word", dir: "auto" }, expected ?? "·"),
-        h("span", { class: "word", dir: "auto" }, found ?? "·"),
-        h("span", { class: "sign", "aria-hidden": "true" }, sign),
-      );
-    });
+    const items = pairs.map((pair) => alignedWord(pair, above, below, kinds[pair.kind]));
     const seen = new Set(pairs.map(({ kind }) => kind));
     const legend = Object.entries(kinds).filter(([kind]) => seen.has(kind));
     return [
@@ -563,21 +544,23 @@ class LabView {
   }
 }
 
-const CHANGES = {
-  hit: { sign: "=", meaning: "stayed" },
-  moved: { sign: "↔", meaning: "moved" },
-  miss: { sign: "≠", meaning: "changed" },
-  extra: { sign: "+", meaning: "new" },
-};
+function alignedWord({ expected, found, kind }, above, below, { sign, meaning }) {
+  const said = `${above} ${expected ?? "nothing"}, ${below} ${found ?? "nothing"}: ${meaning}`;
+  return h(
+    "li",
+    { class: `pair ${kind}`, title: meaning, "aria-label": said },
+    h("span", { class: "word", dir: "auto" }, expected ?? "·"),
+    h("span", { class: "word", dir: "auto" }, found ?? "·"),
+    h("span", { class: "sign", "aria-hidden": "true" }, sign),
+  );
+}
 
 function labelled(label, field) {
   return h("label", { class: "field" }, h("span", { class: "label" }, label), field);
 }
 
 function select(label, entries) {
-  const node = h("select", { "aria-label": label });
-  node.append(...entries.map(([value, text]) => h("option", { value }, text)));
-  return node;
+  return h("select", { "aria-label": label }, ...entries.map(([value, text]) => h("option", { value }, text)));
 }
 
 function number(label, value, min, max) {
@@ -592,9 +575,5 @@ function typed(field) {
 }
 
 function action(label, kind, act, mark) {
-  const node = h("button", { type: "button", class: `action ${kind}` }, ...(mark ? [icon(mark)] : []), label);
-  node.addEventListener("click", act);
-  return node;
+  return on(h("button", { type: "button", class: `action ${kind}` }, ...(mark ? [icon(mark)] : []), label), { click: act });
 }
-
-export default { render: renderLab };

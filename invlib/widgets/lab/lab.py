@@ -3,33 +3,27 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
+from invlib.widgets import page
 from invlib.widgets.lab.session import Busy, Outcome, Session, View
 from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings
 from invlib.widgets.lab.upload import read_vector
-from invlib.widgets.player import EXPORT, frames, static_html
-from invlib.widgets.player import SCRIPT as PLAYER_SCRIPT
-from invlib.widgets.player import STYLE as PLAYER_STYLE
+from invlib.widgets.player import frames, static_html
 
-SCRIPT = Path(__file__).with_name("lab.js")
-STYLE = Path(__file__).with_name("lab.css")
 EXAMPLE = "Meet me at the station at nine."
 
 
-class Lab(anywidget.AnyWidget):
+class Lab(page.Pane):
     """The view of one `Session`. What a person types stays in the page; what came back travels in these traits."""
 
-    # One module: the lab's script stands behind the player's and uses its parts.
-    _esm = PLAYER_SCRIPT.read_text(encoding="utf-8").removesuffix(EXPORT) + SCRIPT.read_text(encoding="utf-8")
-    _css = PLAYER_STYLE.read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")
+    _esm = page.script("player", "lab/lab")
+    _css = page.style("player", "lab/lab")
     options = traitlets.Dict().tag(sync=True)  # what there is to choose from, and its limits
     frames = traitlets.Dict().tag(sync=True)  # those of the player; empty before the first inversion
     steering = traitlets.Dict().tag(sync=True)  # what is pinned or to be masked: position → word, positions
@@ -116,18 +110,14 @@ class Lab(anywidget.AnyWidget):
         found = session.found and {"text": session.found.text, "cosine": round(session.found.cosine, 4)}
         self.progress = {"state": session.state, "found": found}
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, "text/html": self._static_html(), "text/plain": self._static_text()}, metadata
-
-    def _static_html(self) -> str:
+    def static_html(self) -> str:
         """The player of what has come back by now, for a page without a kernel."""
         hint = "<p><em>The inversion lab needs a kernel: open this notebook in JupyterLab to use it.</em></p>"
         if not self.frames:
             return hint
-        return f"<p>{escape(self._static_text())}</p>\n{static_html(self.frames)}\n{hint}"
+        return f"<p>{escape(self.static_text())}</p>\n{static_html(self.frames)}\n{hint}"
 
-    def _static_text(self) -> str:
+    def static_text(self) -> str:
         outcome = self.session.outcome
         if outcome is None:
             return "Inversion lab: nothing inverted yet"

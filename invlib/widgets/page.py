@@ -1,0 +1,64 @@
+"""Page: what player, mixer and lab share: one theme, one style sheet, one script, and a page that needs no kernel."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+
+FOLDER = Path(__file__).parent
+COLOUR = re.compile(r"--(\w+): light-dark\((#\w+), (#\w+)\)")
+
+
+class Pane(anywidget.AnyWidget):
+    """A widget whose output also carries a page that needs no kernel, and plain text."""
+
+    def static_html(self) -> str:
+        """What a page without a kernel shows."""
+        raise NotImplementedError
+
+    def static_text(self) -> str:
+        """What shows where there is no page."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, "text/html": self.static_html(), "text/plain": self.static_text()}, metadata
+
+
+def script(*names: str) -> str:
+    """The module of a widget: what all share, and the files of these names; the last one's `render…` is exported.
+
+    One text, because neither anywidget nor an inline script can import a second file.
+    """
+    *_, last = names[-1].split("/")
+    return f"{_joined('base', *names, suffix='.js')}export default {{ render: render{last.title()} }};\n"
+
+
+def style(*names: str) -> str:
+    """The style sheet of a widget: what all share, and the files of these names."""
+    return _joined("base", *names, suffix=".css")
+
+
+def static_html(kind: str, data: Any, lines: Iterable[str]) -> str:
+    """A page without a kernel: kind.js draws `data` in every place; where no script runs, the lines stand there."""
+    told = json.dumps({"style": style(kind), "data": data}, separators=(",", ":"))
+    told = told.replace("<", "\\u003c")  # no token can end the script or open a comment in it
+    name = hashlib.sha256(told.encode()).hexdigest()[:12]  # by content: executed again, the output stays the same
+    return (
+        f'<div data-invlib-{kind}="{name}"><pre>{escape(chr(10).join(lines))}</pre></div>\n'
+        f'<script type="module">\n{script(kind)}mount("{kind}", "{name}", {told}, draw{kind.title()});\n</script>'
+    )
+
+
+def colours() -> dict[str, tuple[str, str]]:
+    """The theme by name: what base.css sets in the light and in the dark."""
+    return {name: (light, dark) for name, light, dark in COLOUR.findall(style())}
+
+
+def _joined(*names: str, suffix: str) -> str:
+    return "".join((FOLDER / f"{name}{suffix}").read_text(encoding="utf-8") for name in names)
