@@ -143,7 +143,7 @@ def test_an_uploaded_pickle_is_refused(widget, tmp_path):
 
 
 def test_an_error_in_the_thread_is_told(widget, monkeypatch):
-    monkeypatch.setattr(widget.session.inverter, "invert", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(widget.session.inverter, "steps", lambda *_, **__: 1 / 0)
     assert ask(widget, "invert") == {"kind": "error", "text": "ZeroDivisionError: division by zero"}
     monkeypatch.undo()
     assert ask(widget, "invert") == {}

@@ -12,6 +12,7 @@ import invlib
 from invlib import InputError, perturb
 from invlib.encoder import Encoder
 from invlib.widgets.lab.alignment import aligned
+from invlib.widgets.lab.history import rewritten
 from invlib.widgets.lab.session import HELD, IDLE, RUNNING, Busy, Session
 from invlib.widgets.lab.settings import KINDS, Limits, Settings
 from invlib.widgets.lab.upload import MAX_BYTES, read_vector
@@ -120,13 +121,11 @@ def test_what_a_search_found_is_one_more_step_of_the_same_length(session):
     inverted(session)
     draft = session.trajectory
     swapped = (*draft.tokens[-1, 1:].tolist(), int(draft.tokens[-1, 0]))
-    session.found = invlib.search.Found("a text", swapped, np.zeros(384), 0.9)
-    session._show_found("a text")
-    assert session.trajectory.tokens[-1].tolist() == list(swapped) and session.trajectory.text == "a text"
-    assert session.trajectory.num_steps == draft.num_steps + 1
-    session.found = invlib.search.Found("another", swapped[1:], np.zeros(384), 0.9)
-    session._show_found("another")
-    assert session.trajectory.text == "a text"
+    pieces = session.inverter.tokenizer.pieces(swapped)
+    longer = rewritten(draft, swapped, pieces, "a text")
+    assert longer.tokens[-1].tolist() == list(swapped) and longer.text == "a text"
+    assert longer.num_steps == draft.num_steps + 1
+    assert rewritten(longer, swapped[1:], pieces[1:], "another") is longer
 
 
 # ── the input ──
@@ -208,18 +207,17 @@ def test_limits_are_those_of_the_session(inverter):
         ({"strength": float("nan")}, "the strength must be a number"),
         ({"candidates": float("inf")}, "candidates must be a whole number"),
         ({"text": 5}, "the text must be text"),
-        ({"colour": "red"}, "no setting 'colour'"),
+        ({"colour": "red"}, "unknown key 'colour'"),
     ],
 )
 def test_settings_from_a_page_are_checked(values, message):
     with pytest.raises(InputError, match=message):
-        Settings.read(values)
+        Settings.read({"text": TEXT} | values).check(Limits())
 
 
-def test_settings_from_a_page_are_read(session):
-    told = {"text": TEXT, "num_steps": 4.0, "strength": 0, "seed": 7, "perturbation": "gaussian"}
-    assert Settings.read(told) == Settings(text=TEXT, num_steps=4, strength=0, seed=7)
-    assert type(Settings.read(told).num_steps) is int
+def test_settings_from_a_page_are_read():
+    told = {"text": TEXT, "num_steps": 4, "strength": 0, "seed": 7, "perturbation": "gaussian"}
+    assert Settings.read(told) == Settings(text=TEXT, num_steps=4, strength=0.0, seed=7)
 
 
 # ── work in the background ──

@@ -9,7 +9,7 @@ from invlib.metrics import words
 
 
 @dataclass(frozen=True)
-class Pair:
+class AlignedWord:
     """One place of an alignment. `kind`: hit, moved (the word stands elsewhere in the other text), miss or extra."""
 
     expected: str | None
@@ -17,7 +17,7 @@ class Pair:
     kind: str
 
 
-def aligned(expected: str, found: str) -> list[Pair]:
+def aligned(expected: str, found: str) -> list[AlignedWord]:
     """The words of both texts beside each other, in the units of `invlib.metrics.words`.
 
     >>> [(p.expected, p.found, p.kind) for p in aligned("a cat sat", "a dog sat down")]
@@ -31,7 +31,7 @@ def aligned(expected: str, found: str) -> list[Pair]:
         rows += zip(_padded(left, width), _padded(right, width), strict=True)
     unequal = [(x, y) for x, y in rows if x != y]
     elsewhere = Counter(x for x, _ in unequal if x) & Counter(y for _, y in unequal if y)  # a gap is no word
-    return [Pair(x, y, _kind(x, y, elsewhere)) for x, y in rows]
+    return [AlignedWord(x, y, _kind(x, y, elsewhere)) for x, y in rows]
 
 
 def _kind(expected: str | None, found: str | None, elsewhere: Counter) -> str:

@@ -11,9 +11,11 @@ import traitlets
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
 from invlib.widgets import page
-from invlib.widgets.lab.session import Busy, Outcome, Session, View
+from invlib.widgets.lab.outcome import Outcome
+from invlib.widgets.lab.session import Busy, Session, said
 from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings
 from invlib.widgets.lab.upload import read_vector
+from invlib.widgets.lab.view import View
 from invlib.widgets.player import frames, static_html
 
 EXAMPLE = "Meet me at the station at nine."
@@ -44,56 +46,21 @@ class Lab(page.Pane):
     def _on_message(self, _: Any, content: dict, buffers: list) -> None:
         try:
             self.notice = {}
-            self._actions[content["do"]](self, content, buffers)
+            if content["do"] == "upload":
+                self._upload(content["name"], bytes(buffers[0]))
+            else:
+                ACTIONS[content["do"]](self.session, content)
         except Busy as busy:
             self.notice = {"kind": "note", "text": _sentence(busy)}
-        except InputError as error:
-            self.notice = {"kind": "error", "text": _sentence(error)}
         except Exception as error:  # a callback's error goes to a log that nobody at the page reads
-            self.notice = {"kind": "error", "text": f"{type(error).__name__}: {error}"}
+            self.notice = {"kind": "error", "text": _sentence(said(error))}
         self.answered = {name: content.get(name) for name in ("page", "number")}
 
-    def _invert(self, content: dict, _: list) -> None:
-        self.session.invert(_settings(content))
-
-    def _run_on(self, content: dict, _: list) -> None:
-        self.session.run_on(_settings(content), content.get("step"))
-
-    def _step_once(self, content: dict, _: list) -> None:
-        self.session.step_once(_settings(content), content.get("step"))
-
-    def _stop(self, content: dict, _: list) -> None:
-        self.session.stop()
-
-    def _pin(self, content: dict, _: list) -> None:
-        self.session.pin(content["position"], content.get("token"), content.get("step"))
-
-    def _remask(self, content: dict, _: list) -> None:
-        self.session.remask(content["position"])
-
-    def _release(self, content: dict, _: list) -> None:
-        self.session.release(content["position"])
-
-    def _look(self, content: dict, _: list) -> None:
-        self.session.look(_settings(content))
-
-    def _upload(self, content: dict, buffers: list) -> None:
-        numbers = read_vector(bytes(buffers[0]), str(content["name"]))
+    def _upload(self, name: str, content: bytes) -> None:
+        numbers = read_vector(content, str(name))
         check_vectors(numbers, self.session.inverter.config.embedding_cond_dim)
         # Into the page's own field, so that there is one way in. str: the shortest that reads back to the same float.
-        self.uploaded = {"name": content["name"], "numbers": ", ".join(str(number) for number in numbers)}
-
-    _actions: dict[str, Callable] = {
-        "invert": _invert,
-        "run on": _run_on,
-        "step": _step_once,
-        "stop": _stop,
-        "pin": _pin,
-        "remask": _remask,
-        "release": _release,
-        "look": _look,
-        "upload": _upload,
-    }
+        self.uploaded = {"name": name, "numbers": ", ".join(str(number) for number in numbers)}
 
     # ── what the page is told ──
 
@@ -141,23 +108,31 @@ def lab(inverter: Any, text: str = EXAMPLE, *, limits: Limits | None = None) -> 
 def _settings(content: dict) -> Settings:
     """The settings of a message; its vector, if any, still as it was typed or pasted."""
     values = dict(content["settings"])
-    if "vector" in values:
-        values["vector"] = tuple(read_vector(str(values["vector"])).tolist())
-    return Settings.read(values)
+    typed = values.pop("vector", None)
+    settings = Settings.read(values)
+    return settings if typed is None else replace(settings, vector=tuple(read_vector(str(typed)).tolist()))
+
+
+ACTIONS: dict[str, Callable[[Session, dict], Any]] = {
+    "invert": lambda session, told: session.invert(_settings(told)),
+    "run on": lambda session, told: session.run_on(_settings(told), told.get("step")),
+    "step": lambda session, told: session.step_once(_settings(told), told.get("step")),
+    "stop": lambda session, told: session.stop(),
+    "pin": lambda session, told: session.pin(told["position"], told.get("token"), told.get("step")),
+    "remask": lambda session, told: session.remask(told["position"]),
+    "release": lambda session, told: session.release(told["position"]),
+    "look": lambda session, told: session.look(_settings(told)),
+}
 
 
 def _options(inverter: Inverter, text: str, limits: Limits) -> dict:
-    first_lines = {name: policy.__doc__.strip().splitlines()[0] for name, policy in POLICY_BY_NAME.items()}
-    kinds = {
-        name: {"label": kind.label, "low": kind.low, "high": kind.high, "step": kind.step, "default": kind.default}
-        for name, kind in KINDS.items()
-    }
+    kinds = {name: asdict(kind) for name, kind in KINDS.items()}
     return {
         "text": text,
         "encoder": inverter.config.encoder_model,
         "embed_dim": inverter.config.embedding_cond_dim,
-        "policies": first_lines,
-        "kinds": kinds,
+        "policies": {name: policy.__doc__.strip().splitlines()[0] for name, policy in POLICY_BY_NAME.items()},
+        "kinds": {name: {key: kind[key] for key in kind.keys() - {"make"}} for name, kind in kinds.items()},
         "limits": asdict(limits),
         "defaults": {**asdict(Settings()), "max_queries": 200},
     }

@@ -1,20 +1,21 @@
-"""Settings: what a person has set in the lab, checked against its limits, and the code that repeats it."""
+"""Settings: what a person has set in the lab, checked against its limits."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from invlib import perturb
+from invlib.config import from_dict
 from invlib.errors import InputError
 from invlib.policies import POLICIES
 from invlib.search import BestOf, Strategy, SwapBeam
 
 POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
 DRAFTS = 32  # encoded before a search edits the closest of them
+LABELS = {"num_steps": "steps", "candidates": "candidates", "max_queries": "the search budget", "seed": "the seed"}
+KINDS_IN_WORDS = {"int": "a whole number", "float": "a number", "str": "text"}
 
 
 @dataclass(frozen=True)
@@ -29,43 +30,34 @@ class Limits:
 
 @dataclass(frozen=True)
 class Kind:
-    """One perturbation of the lab, with the range of its slider.
+    """One perturbation of the lab, with the range of its slider."""
 
-    make: strength and embed_dim → the perturbation.
-    """
-
+    make: Callable[[float, int], perturb.Perturbation]  # of a strength and embed_dim
     label: str
     low: float
     high: float
     step: float
     default: float
-    make: Callable[[float, int], perturb.Perturbation]
+
+
+def _truncation(share: float, embed_dim: int) -> perturb.Perturbation:
+    return perturb.Truncation(max(1, round(share * embed_dim)), embed_dim)
 
 
 KINDS: dict[str, Kind] = {
     "gaussian": Kind(
-        *("Gaussian noise, σ per coordinate", 0.0, 0.1, 0.002, 0.0),
-        lambda sigma, _: perturb.GaussianNoise(sigma),
+        lambda sigma, _: perturb.GaussianNoise(sigma), "Gaussian noise, σ per coordinate", 0.0, 0.1, 0.002, 0.0
     ),
     "bounded": Kind(
-        *("Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5),
-        lambda radius, _: perturb.BoundedNoise(radius),
+        lambda radius, _: perturb.BoundedNoise(radius), "Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5
     ),
     "quantised": Kind(
-        *("Quantised, bits a coordinate", 2, 8, 1, 4),
-        lambda bits, _: perturb.AbsmaxQuantisation(int(bits)),
+        lambda bits, _: perturb.AbsmaxQuantisation(int(bits)), "Quantised, bits a coordinate", 2, 8, 1, 4
     ),
-    "binary": Kind(
-        *("Signs only, 1 bit a coordinate", 1, 1, 1, 1),
-        lambda _, embed_dim: perturb.Binary(embed_dim),
-    ),
-    "truncated": Kind(
-        *("Cut off, share of coordinates kept", 0.05, 1.0, 0.05, 0.5),
-        lambda share, embed_dim: perturb.Truncation(max(1, round(share * embed_dim)), embed_dim),
-    ),
+    "binary": Kind(lambda _, embed_dim: perturb.Binary(embed_dim), "Signs only, 1 bit a coordinate", 1, 1, 1, 1),
+    "truncated": Kind(_truncation, "Cut off, share of coordinates kept", 0.05, 1.0, 0.05, 0.5),
     "dropout": Kind(
-        *("Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3),
-        lambda share, _: perturb.CoordinateDropout(share),
+        lambda share, _: perturb.CoordinateDropout(share), "Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3
     ),
 }
 
@@ -90,59 +82,56 @@ class Settings:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings from a message; what is not among them is an error, and so is a number of the wrong kind."""
-        kinds = {name: field.type for name, field in cls.__dataclass_fields__.items()}
-        for name, value in values.items():
-            if name not in kinds:
-                raise InputError(f"there is no setting {name!r}; there are {', '.join(kinds)}")
-            label, kind = LABELS.get(name, f"the {name}"), kinds[name]
-            if kind is str and not isinstance(value, str):
-                raise InputError(f"{label} must be text, got {value!r}")
-            is_number = type(value) in (int, float) and math.isfinite(value)
-            if kind is float and not is_number:
-                raise InputError(f"{label} must be a number, got {value!r}")
-            if kind is int and not (is_number and value == int(value)):
-                raise InputError(f"{label} must be a whole number, got {value!r}")
-        return cls(**{name: int(value) if kinds[name] is int else value for name, value in values.items()})
+        """Settings from a page. Raises the `InputError` of the first that there is not, or that is of another kind."""
+        try:
+            return from_dict(cls, dict(values))
+        except InputError as error:
+            raise InputError(re.sub(r"^(\w+) must be (int|float|str),", _in_words, str(error))) from None
 
     def check(self, limits: Limits) -> None:
         """Raise the `InputError` of the first setting outside its limits."""
+        self._check_text(limits.characters)
+        for name, known in (("policy", POLICY_BY_NAME), ("perturbation", KINDS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"there is no {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        if not math.isfinite(self.strength):
+            raise InputError(f"the strength must be a number, got {self.strength!r}")
+        highest = {name: getattr(limits, name, 2**63 - 1) for name in LABELS}
+        for name, low in (("num_steps", 1), ("candidates", 1), ("max_queries", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if not low <= value <= highest[name]:
+                raise InputError(f"{LABELS[name]} must be from {low} to {highest[name]:,}, got {value:,}")
+
+    def _check_text(self, most: int) -> None:
         if self.vector is None and not self.text.strip():
             raise InputError("there is no text to invert; type a sentence, or choose Vector and paste one")
-        if len(self.text) > limits.characters:
-            raise InputError(
-                f"the text has {len(self.text):,} characters; the lab takes {limits.characters:,} at most: shorten it"
-            )
-        if self.policy not in POLICY_BY_NAME:
-            raise InputError(f"there is no policy {self.policy!r}; choose one of {', '.join(POLICY_BY_NAME)}")
-        if self.perturbation not in KINDS:
-            raise InputError(f"there is no perturbation {self.perturbation!r}; choose one of {', '.join(KINDS)}")
-        for name, low in (("num_steps", 1), ("candidates", 1), ("max_queries", 0)):
-            value, high = getattr(self, name), getattr(limits, name)
-            if not low <= value <= high:
-                raise InputError(f"{LABELS[name]} must be from {low} to {high:,}, got {value:,}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"the seed must be from 0 to 2^63 - 1, got {self.seed}")
+        if len(self.text) > most:
+            raise InputError(f"the text has {len(self.text):,} characters; the lab takes {most:,} at most: shorten it")
 
-    def perturbed(self, clean: np.ndarray) -> perturb.Perturbed:
-        """What a store would hold of a unit vector [1, embed_dim], and what an attacker makes of it."""
-        perturbation = KINDS[self.perturbation].make(self.strength, clean.shape[1])
-        return perturb.apply(perturbation, clean, torch.Generator().manual_seed(self.seed))
+    def is_same_input(self, other: "Settings") -> bool:
+        """True when both invert the same text or vector."""
+        return (self.text, self.vector) == (other.text, other.vector)
 
     @property
     def is_clean(self) -> bool:
         """True when nothing happens to the vector."""
         return self.perturbation == "gaussian" and self.strength == 0
 
+    def perturb(self, embed_dim: int) -> perturb.Perturbation:
+        """What happens to the vector before it is inverted."""
+        return KINDS[self.perturbation].make(self.strength, embed_dim)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The options of `Inverter.steps`."""
+        differing = {"order_noise": 1.0} if self.candidates > 1 else {}
+        return {"num_steps": self.num_steps, "policy": POLICY_BY_NAME[self.policy], **differing}
+
     @property
     def options(self) -> dict[str, Any]:
         """The options of `Inverter.invert`, but for the generator."""
-        options: dict[str, Any] = {"num_steps": self.num_steps, "policy": POLICY_BY_NAME[self.policy]}
-        if self.candidates > 1:
-            options |= {"candidates": self.candidates, "order_noise": 1.0}
-        if self.max_queries:
-            return options | {"search": self.search}
-        return options | {"verify": True}
+        drafts = {"candidates": self.candidates} if self.candidates > 1 else {}
+        return {**self.decoding, **drafts, **({"search": self.search} if self.max_queries else {"verify": True})}
 
     @property
     def search(self) -> tuple[Strategy, ...]:
@@ -151,47 +140,7 @@ class Settings:
             return (BestOf(self.max_queries),)
         return (BestOf(DRAFTS), SwapBeam(max_queries=self.max_queries))
 
-    def code(self, load: str, embed_dim: int, steering: Mapping[str, Any]) -> str:
-        """The imports and the three lines that repeat this inversion.
 
-        load: the arguments of `Inverter.load`. steering: further options, where a person intervened.
-        """
-        seeded = f"torch.Generator().manual_seed({self.seed})"
-        options = self.options | steering | {"policy": _Name(self.policy), "generator": _Name(seeded)}
-        needs_numpy = self.vector is not None and not self.is_clean
-        imports = [*(["import numpy as np"] if needs_numpy else []), "import torch", "", "import invlib"]
-        if not self.is_clean:
-            imports.append("from invlib import perturb")
-        imports.append(f"from invlib.policies import {self.policy}")
-        if self.max_queries:
-            imports.append(f"from invlib.search import {', '.join(type(s).__name__ for s in self.search)}")
-        lines = [
-            f"inverter = invlib.Inverter.load({load})",
-            f"vectors = {self._vectors_code(embed_dim, seeded)}",
-            f"result = inverter.invert(vectors, {', '.join(f'{name}={value!r}' for name, value in options.items())})",
-        ]
-        return "\n".join([*imports, "", *lines])
-
-    def _vectors_code(self, embed_dim: int, seeded: str) -> str:
-        given = f"inverter.encoder.encode([{self.text!r}])" if self.vector is None else f"[{list(self.vector)!r}]"
-        if self.is_clean:
-            return given
-        unit = given if self.vector is None else f"perturb.unit(np.array({given}))"
-        perturbation = KINDS[self.perturbation].make(self.strength, embed_dim)
-        return f"perturb.apply(perturb.{perturbation!r}, {unit}, {seeded}).vectors"
-
-
-LABELS = {
-    "num_steps": "steps",
-    "candidates": "candidates",
-    "max_queries": "the search budget",
-    "seed": "the seed",
-    "strength": "the strength",
-}
-
-
-class _Name(str):
-    """Code that stands for itself: its repr has no quotation marks."""
-
-    def __repr__(self) -> str:
-        return str(self)
+def _in_words(found: re.Match) -> str:
+    name, kind = found.groups()
+    return f"{LABELS.get(name, f'the {name}')} must be {KINDS_IN_WORDS[kind]},"

@@ -1,0 +1,98 @@
+"""Run: one inversion in the lab, step by step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from invlib import metrics
+from invlib.inverter import Inverter
+from invlib.sampler import row_streams
+from invlib.search import Found, improve
+from invlib.trajectory import Step, Trajectory
+from invlib.widgets.lab.history import rewritten
+from invlib.widgets.lab.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be inverted. `steering`: the length, the pinned and the start tokens of a person who intervened."""
+
+    settings: Settings
+    steering: dict[str, Any]
+    before: Trajectory | None  # what it goes on from
+
+
+class Run:
+    """A job at work on a vector [embed_dim]: what `Inverter.invert` does, for somebody who watches.
+
+    Iterate it for every Step of the drafts and the best `Found` of every round of a search, as they happen. Who stops
+    has all that there is by then.
+    """
+
+    def __init__(self, inverter: Inverter, job: Job, vector: np.ndarray):
+        self.inverter, self.job, self.vector = inverter, job, vector
+        self.steps: list[Step] = []  # of the drafts
+        self.trajectory: Trajectory | None = None  # of the first draft while they grow, then of the likeliest
+        self.found: Found | None = None  # the closest text of the search
+        self.cosine: float | None = None  # of the text, encoded again, to the vector
+        self.model_calls = self.encoder_queries = 0
+        self.error: str | None = None  # what ended a search before its time
+
+    def __iter__(self) -> Iterator[Step | Found]:
+        settings = self.job.settings
+        streams = row_streams(settings.candidates, torch.Generator().manual_seed(settings.seed))
+        yield from self._drafts(streams)
+        if settings.max_queries:
+            yield from self._search(streams[0])
+        else:
+            self._verify()
+
+    @property
+    def text(self) -> str:
+        """What came back."""
+        return self.trajectory.text if self.found is None else self.found.text
+
+    @property
+    def result(self) -> Trajectory:
+        """The draft, and behind it what the search made of it."""
+        if self.found is None:
+            return self.trajectory
+        pieces = self.inverter.tokenizer.pieces(self.found.tokens)
+        return rewritten(self.trajectory, self.found.tokens, pieces, self.found.text)
+
+    def _drafts(self, streams: list[torch.Generator]) -> Iterator[Step]:
+        options = self.job.settings.decoding | self.job.steering
+        length = options.pop("length", None) or int(self.inverter.predict_lengths(self.vector)[0])
+        vectors = np.tile(self.vector, (len(streams), 1))
+        for step in self.inverter.steps(vectors, np.full(len(vectors), length), generator=streams, **options):
+            self.steps.append(step)
+            self.trajectory = self._draft(0)
+            self.model_calls = int(step.model_calls.sum())
+            yield step
+        self.trajectory = self._draft(int(step.confidence.log().sum(dim=1).argmax()))
+
+    def _draft(self, row: int) -> Trajectory:
+        """One draft as far as it is written."""
+        mask, tokenizer = self.inverter.config.mask_token_id, self.inverter.tokenizer
+        tokens = self.steps[-1].tokens[row].tolist()
+        text = tokenizer.decode([token for token in tokens if token != mask])
+        told = {"mask_token_id": mask, "pieces": tokenizer.pieces, "text": text}
+        return Trajectory.from_steps(self.steps, row, len(tokens), **told)
+
+    def _search(self, stream: torch.Generator) -> Iterator[Found]:
+        target = self.inverter.target(self.vector, pinned=self.job.steering.get("pinned"), generator=stream)
+        drafts = [tuple(row) for row in self.steps[-1].tokens.tolist()]
+        spent = self.model_calls
+        for best in improve(target, self.job.settings.search, drafts):
+            self.found, self.cosine = best, best.cosine
+            self.model_calls, self.encoder_queries = spent + target.model_calls, target.queries
+            yield best
+        self.model_calls, self.error = spent + target.model_calls, target.error
+
+    def _verify(self) -> None:
+        encode = self.inverter.encoder.encode
+        self.cosine = float(metrics.reencoded_cosines(self.vector[None], [self.text], encode)[0])
+        self.encoder_queries = int(bool(self.text.strip()))
