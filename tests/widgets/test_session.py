@@ -550,7 +550,7 @@ def lying_npy() -> bytes:
         (npy(np.zeros((2, 3))), r"has the shape \[2, 3\]; the lab inverts one vector"),
         (npy(np.array(3.0)), r"has the shape \[\]"),
         (npy(np.array([])), r"has the shape \[0\]"),
-        (npy(np.array(["a"])), "not numbers"),
+        (npy(np.array(["a"])), "no list of numbers"),
         (npy(np.zeros(3))[:-4], "cut off or damaged"),
         (lying_npy(), "cut off or damaged"),
         (b"\x93NUMPY\x09\x00junk", "not a .npy file that can be read"),

@@ -1,5 +1,6 @@
 """Outcome: what came back of a run, and what it cost."""
 
+import time
 from dataclasses import dataclass
 
 from invlib import metrics
@@ -26,10 +27,9 @@ class Outcome:
     note: str  # what is worth knowing about how it ended
 
     @classmethod
-    def of(cls, run: Run, before: "Outcome | None", seconds: float, *, is_whole: bool) -> "Outcome":
-        """What a run gave. before: the outcome before it. is_whole: nobody stopped it."""
-        settings, text = run.job.settings, run.text
-        note = _note(run, is_whole)
+    def of(cls, run: Run, before: "Outcome | None") -> "Outcome":
+        """What a run gave. before: the outcome before it."""
+        settings, text, note = run.job.settings, run.text, _note(run)
         is_scored = settings.vector is None and metrics.words(settings.text)
         is_compared = before and before.text not in ("", text) and before.settings.is_same_input(settings)
         return cls(
@@ -41,16 +41,16 @@ class Outcome:
             changes=aligned(before.text, text) if is_compared else [],
             model_calls=run.model_calls,
             encoder_queries=run.encoder_queries,
-            seconds=seconds,
+            seconds=time.perf_counter() - run.began,
             code=None if note else code(run.inverter, run.job),
             note=note,
         )
 
 
-def _note(run: Run, is_whole: bool) -> str:
+def _note(run: Run) -> str:
     """How it ended, where that was before its time."""
-    if run.error or (run.found and not is_whole):
+    if run.error or (run.found and not run.is_whole):
         return f"{run.error or 'the search was stopped'}; this is the best text by then"
-    if is_whole:
+    if run.is_whole:
         return ""
     return f"stopped at step {run.steps[-1].index} of {run.steps[-1].num_steps}"

@@ -1,6 +1,7 @@
 """Run: one inversion in the lab, step by step."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from invlib import metrics
 from invlib.inverter import Inverter
 from invlib.sampler import row_streams
-from invlib.search import Found, improve
+from invlib.search import Found, Strategy, improve
 from invlib.trajectory import Step, Trajectory
 from invlib.widgets.lab.history import rewritten
 from invlib.widgets.lab.settings import Settings
@@ -29,26 +30,34 @@ class Run:
     """A job at work on a vector [embed_dim]: what `Inverter.invert` does, for somebody who watches.
 
     Iterate it for every Step of the drafts and the best `Found` of every round of a search, as they happen. Who stops
-    has all that there is by then.
+    has all that there is by then, and may go on later.
     """
 
     def __init__(self, inverter: Inverter, job: Job, vector: np.ndarray):
         self.inverter, self.job, self.vector = inverter, job, vector
+        self.began, self._work = time.perf_counter(), self._inverted()
         self.steps: list[Step] = []  # of the drafts
         self.trajectory: Trajectory | None = None  # of the first draft while they grow, then of the likeliest
         self.found: Found | None = None  # the closest text of the search
         self.cosine: float | None = None  # of the text, encoded again, to the vector
         self.model_calls = self.encoder_queries = 0
         self.error: str | None = None  # what ended a search before its time
+        self.is_whole = False  # nobody stopped it
 
     def __iter__(self) -> Iterator[Step | Found]:
-        settings = self.job.settings
-        streams = row_streams(settings.candidates, torch.Generator().manual_seed(settings.seed))
-        yield from self._drafts(streams)
-        if settings.max_queries:
-            yield from self._search(streams[0])
+        return self._work
+
+    def _inverted(self) -> Iterator[Step | Found]:
+        options = self.job.settings.options | self.job.steering
+        strategies, _ = options.pop("search", ()), options.pop("verify", False)
+        generator = torch.Generator().manual_seed(self.job.settings.seed)
+        streams = row_streams(options.pop("candidates", 1), generator)
+        yield from self._drafts(streams, **options)
+        if strategies:
+            yield from self._search(strategies, streams[0])
         else:
             self._verify()
+        self.is_whole = True
 
     @property
     def text(self) -> str:
@@ -63,11 +72,10 @@ class Run:
         pieces = self.inverter.tokenizer.pieces(self.found.tokens)
         return rewritten(self.trajectory, self.found.tokens, pieces, self.found.text)
 
-    def _drafts(self, streams: list[torch.Generator]) -> Iterator[Step]:
-        options = self.job.settings.decoding | self.job.steering
-        length = options.pop("length", None) or int(self.inverter.predict_lengths(self.vector)[0])
+    def _drafts(self, streams: list[torch.Generator], length: int | None = None, **options: Any) -> Iterator[Step]:
         vectors = np.tile(self.vector, (len(streams), 1))
-        for step in self.inverter.steps(vectors, np.full(len(vectors), length), generator=streams, **options):
+        lengths = np.full(len(streams), length or self.inverter.predict_lengths(self.vector)[0])
+        for step in self.inverter.steps(vectors, lengths, generator=streams, **options):
             self.steps.append(step)
             self.trajectory = self._draft(0)
             self.model_calls = int(step.model_calls.sum())
@@ -82,15 +90,15 @@ class Run:
         told = {"mask_token_id": mask, "pieces": tokenizer.pieces, "text": text}
         return Trajectory.from_steps(self.steps, row, len(tokens), **told)
 
-    def _search(self, stream: torch.Generator) -> Iterator[Found]:
+    def _search(self, strategies: Sequence[Strategy], stream: torch.Generator) -> Iterator[Found]:
         target = self.inverter.target(self.vector, pinned=self.job.steering.get("pinned"), generator=stream)
         drafts = [tuple(row) for row in self.steps[-1].tokens.tolist()]
         spent = self.model_calls
-        for best in improve(target, self.job.settings.search, drafts):
+        for best in improve(target, strategies, drafts):
             self.found, self.cosine = best, best.cosine
             self.model_calls, self.encoder_queries = spent + target.model_calls, target.queries
             yield best
-        self.model_calls, self.error = spent + target.model_calls, target.error
+        self.model_calls, self.encoder_queries, self.error = spent + target.model_calls, target.queries, target.error
 
     def _verify(self) -> None:
         encode = self.inverter.encoder.encode

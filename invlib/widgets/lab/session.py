@@ -1,12 +1,12 @@
 """Session: one person's work with an inverter, without any widget.
 
-What takes long runs in a thread of its own. Between two things that it sees the thread tells the latest one and looks
-whether it may go on: so frames stream, Stop ends within a step, and Step once holds after one.
+What takes long runs in a thread of its own, which tells every step that it sees: so frames stream, and Stop ends
+within a step. A run that is held is a generator that nobody iterates.
 """
 
 import threading
-import time
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,52 +44,57 @@ class Session:
         self.pinned: dict[int, int] = {}  # position → token id, for every further run
         self.pinned_since: dict[int, int] = {}  # position → step of the trajectory from which on it holds
         self.masked: set[int] = set()  # positions that the next run writes anew
-        self.found: Found | None = None  # the best text of a search that is running
         self.outcome: Outcome | None = None
         self.view: View | None = None  # of the vector that was looked at last
-        self._job: Job | None = None
+        self._job: Job | None = None  # of the trajectory
+        self._run: Run | None = None  # the one that works, is held or was the last
         self._thread: threading.Thread | None = None
-        self._turn = threading.Condition()
-        self._allowed = 0.0  # steps until the thread holds
-        self._stop = False
-        self._encoded: tuple[str, np.ndarray] | None = None  # the text that was encoded last, and its vector
+        self._stop, self._lock = False, threading.Lock()
+        self._encoded = lru_cache(maxsize=1)(lambda text: self.inverter.encoder.encode([text]))
+
+    @property
+    def found(self) -> Found | None:
+        """The best text of a search that is running."""
+        return self._run.found if self.state == RUNNING else None
 
     # ── what is asked for ──
 
     def invert(self, settings: Settings) -> None:
         """Start from all masks but the pinned tokens."""
         self._refuse_while_running()
-        self._start(self._from_masks(settings), allowed=np.inf)
+        self._start(self._from_masks(settings), np.inf)
 
     def run_on(self, settings: Settings, step: int | None = None) -> None:
         """Go on from what stands at `step` (default: the last one), with the pins and masks set since."""
         self._refuse_while_running()
         if self._may_resume(settings, step):
-            self._resume(np.inf)
+            self._go(np.inf)
         else:
-            self._start(self._from_step(settings, step), allowed=np.inf)
+            self._start(self._from_step(settings, step), np.inf)
 
     def step_once(self, settings: Settings, step: int | None = None) -> None:
         """Take one step and hold: of the run that is held, on from what is masked, or from all masks."""
         self._refuse_while_running()
         if self._may_resume(settings, step):
-            self._resume(1)
+            self._go(1)
         elif self._is_about(settings) and self._grid(step)[1]:
-            self._start(self._from_step(settings, step), allowed=1)
+            self._start(self._from_step(settings, step), 1)
         else:
-            self._start(self._from_masks(settings), allowed=1)
+            self._start(self._from_masks(settings), 1)
 
     def stop(self) -> None:
         """End the work within one step; what was seen so far stays. Without work it does nothing."""
-        with self._turn:
-            self._stop = True
-            self._turn.notify_all()
+        with self._lock:
+            self._stop, was_held = True, self.state == HELD
+        if was_held:
+            self._finish()
 
     def wait(self, timeout: float | None = None) -> None:
         """Until the work is done or held. Raises `TimeoutError`."""
-        with self._turn:
-            if not self._turn.wait_for(lambda: self.state != RUNNING, timeout):
-                raise TimeoutError(f"still running after {timeout} s")
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if self.state == RUNNING:
+            raise TimeoutError(f"still running after {timeout} s")
 
     def look(self, settings: Settings) -> View:
         """The vector that these settings give; `view` is it from now on.
@@ -98,7 +103,7 @@ class Session:
         """
         settings.check(self.limits)
         self.error = ""
-        given = self._vector_of(settings.text) if settings.vector is None else np.array([settings.vector], np.float64)
+        given = self._encoded(settings.text) if settings.vector is None else np.array([settings.vector], np.float64)
         self.view = View.of(given, settings, self.inverter.config.embedding_cond_dim)
         self.changed()
         return self.view
@@ -160,11 +165,6 @@ class Session:
         """True when what is shown came from the same input."""
         return self.trajectory is not None and self._job.settings.is_same_input(settings)
 
-    def _vector_of(self, text: str) -> np.ndarray:
-        if self._encoded is None or self._encoded[0] != text:
-            self._encoded = text, self.inverter.encoder.encode([text])
-        return self._encoded[1]
-
     # ── jobs ──
 
     def _from_masks(self, settings: Settings) -> Job:
@@ -189,70 +189,58 @@ class Session:
 
     def _may_resume(self, settings: Settings, step: int | None) -> bool:
         """True when the held run can simply go on: nothing was changed since."""
-        if self.state != HELD or settings != self._job.settings:
+        if self.state != HELD or settings != self._run.job.settings:
             return False
-        is_steered = self.masked or self.pinned != self._job.steering.get("pinned", {})
+        is_steered = self.masked or self.pinned != self._run.job.steering.get("pinned", {})
         return not is_steered and self._at(step) == self.trajectory.num_steps
 
     # ── the thread ──
 
     def _start(self, job: Job, allowed: float) -> None:
-        run = Run(self.inverter, job, self.look(job.settings).vector)
-        if self.state == HELD:
-            self.stop()
-            self._thread.join()
-        self._job, self._allowed, self._stop = job, allowed, False
-        self.state, self.found = RUNNING, None
-        self._thread = threading.Thread(target=self._work, args=(run,), daemon=True, name="inversion")
+        self._run = Run(self.inverter, job, self.look(job.settings).vector)
+        self._go(allowed)
+
+    def _go(self, allowed: float) -> None:
+        """Work for as many steps, then hold."""
+        self.state, self._stop = RUNNING, False
+        self._thread = threading.Thread(target=self._work, args=(allowed,), daemon=True, name="inversion")
         self._thread.start()
 
-    def _resume(self, allowed: float) -> None:
-        with self._turn:
-            self.state, self._allowed = RUNNING, allowed
-            self._turn.notify_all()
-
-    def _work(self, run: Run) -> None:
+    def _work(self, allowed: float) -> None:
         self.changed()
-        begin, outcome = time.perf_counter(), None
         try:
-            is_whole = self._follow(run)
-            self._show(run.result)
-            outcome = Outcome.of(run, self.outcome, time.perf_counter() - begin, is_whole=is_whole)
+            for seen in self._run:
+                self._show(self._run.trajectory)
+                if isinstance(seen, Step):
+                    allowed -= seen.index > 0
+                    if self._holds(seen, allowed):
+                        return self.changed()
+                if self._stop:
+                    break
+            self._finish()
         except Exception as error:  # in a thread nobody else would hear of it, and the person would wait for ever
             self.error = said(error)
-        with self._turn:  # whoever waits goes on when the change has been told
-            self.state, self.outcome, self.found = IDLE, outcome, None
-            self.changed()
-            self._turn.notify_all()
+            self._tell(None)
 
-    def _follow(self, run: Run) -> bool:
-        """Show what a run sees, and hold where one step was asked for; False where a person stopped it."""
-        for seen in run:
-            self.found = run.found
-            self._show(run.trajectory)
-            if isinstance(seen, Step):
-                self._allowed -= seen.index > 0
-                if self._allowed <= 0 and seen.index < seen.num_steps:
-                    self._hold()
-            if self._stop:
-                return False
-        return True
+    def _holds(self, step: Step, allowed: float) -> bool:
+        with self._lock:
+            holds = allowed <= 0 and step.index < step.num_steps and not self._stop
+            self.state = HELD if holds else RUNNING
+        return holds
 
-    def _hold(self) -> None:
-        with self._turn:
-            self.state = HELD
-            self.changed()
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: self._allowed > 0 or self._stop)
-            self.state = RUNNING
+    def _finish(self) -> None:
+        self._show(self._run.result)
+        self._tell(Outcome.of(self._run, self.outcome))
+
+    def _tell(self, outcome: Outcome | None) -> None:
+        self.state, self.outcome = IDLE, outcome
         self.changed()
 
     def _show(self, own: Trajectory) -> None:
-        """Put what this job has written behind what it goes on from."""
-        since = 0
+        """Put what the run has written behind what it goes on from."""
+        self._job, since, known = self._run.job, 0, {}
         if self._job.before is not None:
-            own, since = joined(self._job.before, own)
-        known = self.pinned_since if self._job.before is not None else {}
+            (own, since), known = joined(self._job.before, own), self.pinned_since
         self.pinned_since = {i: known.get(i, since) for i in self._job.steering.get("pinned", {})}
         if own.num_steps == since:
             self.masked = set()  # from here on they are masked in the grid itself

@@ -122,16 +122,12 @@ class Settings:
         return KINDS[self.perturbation].make(self.strength, embed_dim)
 
     @property
-    def decoding(self) -> dict[str, Any]:
-        """The options of `Inverter.steps`."""
-        differing = {"order_noise": 1.0} if self.candidates > 1 else {}
-        return {"num_steps": self.num_steps, "policy": POLICY_BY_NAME[self.policy], **differing}
-
-    @property
     def options(self) -> dict[str, Any]:
         """The options of `Inverter.invert`, but for the generator."""
-        drafts = {"candidates": self.candidates} if self.candidates > 1 else {}
-        return {**self.decoding, **drafts, **({"search": self.search} if self.max_queries else {"verify": True})}
+        options: dict[str, Any] = {"num_steps": self.num_steps, "policy": POLICY_BY_NAME[self.policy]}
+        if self.candidates > 1:
+            options |= {"candidates": self.candidates, "order_noise": 1.0}
+        return options | ({"search": self.search} if self.max_queries else {"verify": True})
 
     @property
     def search(self) -> tuple[Strategy, ...]:

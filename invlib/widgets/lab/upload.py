@@ -37,7 +37,7 @@ def read_vector(content: bytes | str, name: str = "") -> np.ndarray:
 def _read_npy(content: bytes, told: str) -> np.ndarray:
     try:
         return np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:  # MemoryError: a header may claim any size
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:  # a header may claim any size
         if "allow_pickle" in str(error):
             what = "holds Python objects, which could run code; save plain numbers with numpy.save"
         else:
@@ -53,12 +53,9 @@ def _read_json(content: str, told: str) -> np.ndarray:
     if isinstance(value, dict):
         value = next((value[key] for key in JSON_KEYS if key in value), None)
     try:
-        numbers = np.asarray(value)
+        return np.asarray(value)
     except ValueError:
         raise InputError(f"{told} holds lists of unequal lengths; give one list of numbers") from None
-    if numbers.dtype.kind not in "fiu":
-        raise InputError(f'{told} holds no list of numbers; give [0.1, …] or {{"embedding": [0.1, …]}}')
-    return numbers
 
 
 def _read_numbers(content: str, told: str) -> np.ndarray:
@@ -75,7 +72,7 @@ def _read_numbers(content: str, told: str) -> np.ndarray:
 
 def _one_row(numbers: np.ndarray, told: str) -> np.ndarray:
     if numbers.dtype.kind not in "fiu":
-        raise InputError(f"{told} holds {numbers.dtype}, not numbers; save a float32 array")
+        raise InputError(f'{told} holds no list of numbers; give [0.1, …] or {{"embedding": [0.1, …]}}')
     if numbers.ndim == 2 and len(numbers) == 1:
         numbers = numbers[0]
     if numbers.ndim != 1 or not numbers.size:
