@@ -55,9 +55,9 @@ def static_html(kind: str, data: Any, lines: Iterable[str]) -> str:
     )
 
 
-def colours() -> dict[str, tuple[str, str]]:
-    """The theme by name: what base.css sets in the light and in the dark."""
-    return {name: (light, dark) for name, light, dark in COLOUR.findall(style())}
+def colours(*, is_dark: bool) -> str:
+    """The theme's colours as declarations, for a picture that is no page."""
+    return "; ".join(f"--{name}: {pair[is_dark]}" for name, *pair in COLOUR.findall(style()))
 
 
 def _joined(*names: str, suffix: str) -> str:

@@ -9,9 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+from invlib.errors import InputError, command
 from playwright.sync_api import sync_playwright
 
 from execute import NOTEBOOKS, NotebookError, code_cells, execute, find_notebooks, is_only_live
@@ -32,13 +34,13 @@ LIVE_ONLY = "<p><em>A live control: open this notebook in JupyterLab to use it.<
 FOREIGN_TAG = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^"'\s>]+""")
 
 
-class ReportError(Exception):
+class ReportError(InputError):
     """A report that could not be rendered; the message is one line."""
 
 
 def build(notebooks: Path, out: Path, *, pdf: bool = False) -> list[Path]:
     """Execute `notebooks` into `out/executed`, render them into `out/report`; its entry page, and the PDF if asked."""
-    paths = find_notebooks(notebooks, [])
+    paths = find_notebooks(notebooks)
     clean(out)
     execute_all(paths, out / "executed")
     return render_all(out, pdf=pdf)
@@ -145,19 +147,17 @@ def megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Execute the notebooks and render them as a report.")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help="folder of the notebooks")
     parser.add_argument("--out", type=Path, default=NOTEBOOKS.parent / "build", help="where executed/ and report/ go")
     parser.add_argument("--pdf", action="store_true", help="also print one PDF, through Chromium")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     for made in build(args.notebooks, args.out, pdf=args.pdf):
         size = megabytes(made.parent) if made.suffix == ".html" else made.stat().st_size / 1e6
         print(f"{made}  {size:.1f} MB")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (NotebookError, ReportError) as error:
-        sys.exit(str(error))
+    sys.exit(main())

@@ -9,9 +9,11 @@ import re
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+from invlib.errors import InputError, command
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
@@ -29,14 +31,13 @@ REDRAWN_LINE = re.compile(r"[^\n]*\r[^\n]*\n?")  # not str.splitlines: it takes 
 PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[")
 
 
-class NotebookError(Exception):
+class NotebookError(InputError):
     """A notebook that did not run to its end; the message is one line with notebook, cell and error."""
 
 
 def execute(path: Path, out: Path) -> float:
     """Run a notebook in its own folder, write the executed copy with outputs and widget state; seconds taken."""
-    notebook = nbformat.read(path, as_version=4)
-    seconds = run(notebook, path)
+    notebook, seconds = executed(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, out)
     return seconds
@@ -44,25 +45,24 @@ def execute(path: Path, out: Path) -> float:
 
 def execute_in_place(path: Path) -> float:
     """Run a notebook and keep only what belongs into the repository. A failure leaves the file as it was."""
-    notebook = nbformat.read(path, as_version=4)
-    seconds = run(notebook, path)
+    notebook, seconds = executed(path)
     bound(notebook)
     nbformat.write(notebook, path)
     return seconds
 
 
-def run(notebook: NotebookNode, path: Path) -> float:
-    """Run every cell into `notebook`, without the progress bars it drew; seconds taken."""
-    started = []
-    client = kernel_client(notebook, path.parent, started)
+def executed(path: Path) -> tuple[NotebookNode, float]:
+    """The notebook with every cell run, without the progress bars that it drew; seconds taken."""
+    notebook, started = nbformat.read(path, as_version=4), []
     begin = time.perf_counter()
     try:
-        client.execute(cleanup_kc=True)  # nbclient leaves a kernel running when the manager is not its own
+        # nbclient leaves a kernel running when the manager is not its own
+        kernel_client(notebook, path.parent, started).execute(cleanup_kc=True)
     except (CellExecutionError, CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel itself died
         raise NotebookError(f"{path.name}, code cell {len(started)}: {summary(error)}") from None
     for cell in code_cells(notebook):
         cell.outputs = without_progress(cell.outputs)
-    return time.perf_counter() - begin
+    return notebook, time.perf_counter() - begin
 
 
 def kernel_client(notebook: NotebookNode, folder: Path, started: list[int]) -> NotebookClient:
@@ -97,23 +97,19 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 def without_progress(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Outputs without progress bars, which an export shows frozen or redrawn line by line. Warnings stay."""
-    for output in outputs:
-        if is_stderr(output):
-            output.text = REDRAWN_LINE.sub("", output.text)
-    return [output for output in outputs if not (is_blank_stderr(output) or is_progress_widget(output))]
+    for output in filter(is_stderr, outputs):
+        output.text = REDRAWN_LINE.sub("", output.text)
+    return [output for output in outputs if not is_progress(output)]
 
 
 def is_stderr(output: NotebookNode) -> bool:
     return output.output_type == "stream" and output.name == "stderr"
 
 
-def is_blank_stderr(output: NotebookNode) -> bool:
-    """Also True for nothing but cursor movements: what nested bars leave behind."""
-    return is_stderr(output) and not ANSI.sub("", output.text).strip()
-
-
-def is_progress_widget(output: NotebookNode) -> bool:
-    """True for the bar of `tqdm.auto`: a widget whose plain text is the bar as first drawn."""
+def is_progress(output: NotebookNode) -> bool:
+    """True for what bars leave behind: nothing but cursor movements, or the widget of `tqdm.auto` as first drawn."""
+    if is_stderr(output):
+        return not ANSI.sub("", output.text).strip()
     data = output.get("data", {})
     return WIDGET_VIEW in data and bool(PROGRESS_BAR.search(data.get("text/plain", "")))
 
@@ -146,7 +142,7 @@ def is_only_live(output: NotebookNode) -> bool:
     return WIDGET_VIEW in formats and not formats - {WIDGET_VIEW, "text/plain"}
 
 
-def find_notebooks(folder: Path, names: list[str]) -> list[Path]:
+def find_notebooks(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     """Notebooks of a folder in order, all of them or those named (with or without `.ipynb`)."""
     known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
     wanted = [Path(name).stem for name in names] or list(known)
@@ -156,19 +152,17 @@ def find_notebooks(folder: Path, names: list[str]) -> list[Path]:
     return [known[name] for name in wanted]
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Re-execute committed notebooks in place, bounded for a commit.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_load_the_checkpoint; none means all")
     parser.add_argument("--in-place", action="store_true", required=True, help="overwrite the notebooks (required)")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help="their folder")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     for path in find_notebooks(args.notebooks, args.names):
         seconds = execute_in_place(path)
         print(f"{path.stem}  {seconds:.1f} s  {path.stat().st_size / 1e3:.0f} kB", flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except NotebookError as error:
-        sys.exit(str(error))
+    sys.exit(main())

@@ -14,6 +14,7 @@ from pathlib import Path
 import invlib
 import numpy as np
 from invlib.trajectory import Trajectory
+from invlib.widgets.page import colours
 
 PICTURE = Path(__file__).with_name("inversion.svg")
 SENTENCE = "Meet me at the station at nine."
@@ -23,14 +24,12 @@ GLYPH = 9.1  # width of one letter of the tiles, in user units
 LEAD, STEP, HOLD = 2.4, 0.8, 4.5  # seconds: before the first step, of each step, after the last
 
 STYLE = """
-svg { font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; --ink: #1f2328; --quiet: #59626c;
-  --panel: #ffffff; --line: #d5dade; --masked: #e8eaed; --up: #0072b2; --down: #d55e00; --ring: #d55e00 }
-@media (prefers-color-scheme: dark) { svg { --ink: #e6e8eb; --quiet: #a0a9b3; --panel: #15181c; --line: #394048;
-  --masked: #2a2f36; --up: #56b4e9; --down: #f0953f; --ring: #f0953f } }
+svg { font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; %(light)s }
+@media (prefers-color-scheme: dark) { svg { %(dark)s } }
 text { fill: var(--ink) } .quiet { fill: var(--quiet); font-size: 13px }
-.panel { fill: var(--panel); stroke: var(--line) } .up { fill: var(--up) } .down { fill: var(--down) }
+.panel { fill: var(--panel); stroke: var(--line) } .up { fill: var(--confidence) } .down { fill: var(--uncovered) }
 .tile { fill: none; stroke: var(--line) } .hidden, .track { fill: var(--masked) }
-.ring { fill: none; stroke: var(--ring); stroke-width: 2 }
+.ring { fill: none; stroke: var(--uncovered); stroke-width: 2 }
 .word { font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; text-anchor: middle }
 .mask, .ring, .while { opacity: 0 } .mask .word { fill: var(--quiet) }
 .now { animation-duration: %(seconds)gs; animation-iteration-count: infinite; animation-timing-function: step-end }
@@ -91,11 +90,12 @@ def moving_picture(trajectory: Trajectory, sentence: str, vector: np.ndarray, co
         f'<text x="{WIDTH - MARGIN}" y="{bottom + 34}" class="quiet" text-anchor="end">cosine {cosine:.3f}</text></g>',
     ]
     height = bottom + 56
+    style = STYLE % {"seconds": clock.seconds, "light": colours(is_dark=False), "dark": colours(is_dark=True)}
     said = f"From the embedding of “{sentence}” the model recovers “{trajectory.text}” in {clock.num_steps} steps."
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img">\n<title>{escape(said)}</title>\n<style>{STYLE % {"seconds": clock.seconds}}{clock.keyframes()}'
-        f'\n</style>\n<rect class="panel" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="12"/>\n'
+        f'role="img">\n<title>{escape(said)}</title>\n<style>{style}{clock.keyframes()}\n</style>\n'
+        f'<rect class="panel" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="12"/>\n'
         + "\n".join(lines)
         + "\n</svg>\n"
     )
