@@ -316,7 +316,7 @@ class Player extends Pane {
     cell.querySelector(".bar > span").style.width = `${Math.max(p, 0) / 10}%`;
     const said = [this.word(piece), ...marks.map((mark) => MARKS[mark])];
     if (piece !== MASKED) said.push(this.state(this.step, position));
-    const plan = this.steering?.plan(position);
+    const plan = this.steering?.plan(this, position);
     if (plan) this.drawPlan(cell, plan, said);
     cell.setAttribute("aria-label", `position ${position}: ${said.join(", ")}`);
   }

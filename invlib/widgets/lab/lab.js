@@ -3,28 +3,6 @@
 const MILLISECONDS_TO_WATCH = 2400; // of a whole run: the model is faster than the eye
 const PATIENCE = 300; // milliseconds after the last key until the vector is drawn anew
 
-// What became of a word, between the original and what came back, and between two runs.
-const RECOVERED = {
-  hit: { sign: "✓", meaning: "came back" },
-  moved: { sign: "↔", meaning: "came back elsewhere" },
-  miss: { sign: "✗", meaning: "lost" },
-  extra: { sign: "+", meaning: "not in the original" },
-};
-const CHANGES = {
-  hit: { sign: "=", meaning: "stayed" },
-  moved: { sign: "↔", meaning: "moved" },
-  miss: { sign: "≠", meaning: "changed" },
-  extra: { sign: "+", meaning: "new" },
-};
-
-const SCORES = {
-  token_f1: ["token F1", "Share of the words that came back, in any order"],
-  positional_accuracy: ["in place", "Share of the words at the very same place"],
-  edit_similarity: ["edit similarity", "1 - edit distance / length, in characters"],
-  exact_match: ["exact", "Every word right and in its place"],
-  length_within_one: ["length ± 1", "As many words as the original, give or take one"],
-};
-
 function renderLab({ model, el }) {
   const lab = new Lab(el, model);
   return listening(lab, model, {
@@ -96,15 +74,12 @@ class Lab extends Pane {
     this.note = h("p", { class: "note answer", role: "status", hidden: "" });
     this.alert = h("p", { class: "note error", role: "alert", hidden: "" });
     this.stage = h("div", { class: "stage" });
-    this.runOn = action("Run on", "", () => this.act("run on"));
-    this.steerHint = h("span", { class: "quiet" });
-    const steer = { class: "steer", role: "group", "aria-label": "Steering", hidden: "" };
-    this.steerBar = h("div", steer, this.runOn, this.steerHint);
+    this.steering = new Steering(this);
     this.back = h("section", { class: "panel back", "aria-label": "What came back", hidden: "" });
     this.empty = h("p", { class: "empty" }, "Press Invert: from the vector alone, the text will come back here, step by step.");
     this.stage.append(this.empty);
     const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), this.alert, this.note, this.doing, this.howPanel());
-    const main = h("div", { class: "main" }, this.stage, this.steerBar, this.back);
+    const main = h("div", { class: "main" }, this.stage, this.steering.bar, this.back);
     this.root.append(h("div", { class: "columns" }, side, main));
     this.choose("text");
     this.chooseKind();
@@ -278,7 +253,7 @@ class Lab extends Pane {
 
   act(what) {
     clearTimeout(this.looking);
-    this.menu?.remove();
+    this.steering.close();
     // A view that still follows an inversion is on its way to the last step: that one is meant.
     const step = this.player?.isFollowing ? this.player.last : this.player?.step;
     this.from = what === "invert" ? 0 : (step ?? 0);
@@ -316,111 +291,16 @@ class Lab extends Pane {
     else if (document.execCommand("copy")) done();
   }
 
-  // ── steering: what the player asks when a token is touched ──
-
-  open(player, position) {
-    this.menu?.remove();
-    if (this.isRunning) return;
-    player.pause();
-    const menu = h("div", { class: "menu", role: "toolbar", "aria-label": `Token ${position}` });
-    const close = (act) => () => {
-      menu.remove();
-      act?.();
-      player.cells[position]?.focus();
-    };
-    menu.append(...this.choices(player, position, close), this.wordField(position, close));
-    on(menu, {
-      keydown: (event) => event.key === "Escape" && close()(),
-      focusout: ({ relatedTarget }) => relatedTarget && !menu.contains(relatedTarget) && menu.remove(),
-    });
-    this.place(menu, player.cells[position]);
-    this.menu = menu;
-  }
-
-  choices(player, position, close) {
-    const { isPinned, isMasked, isWritten } = this.standing(player, position);
-    const offered = [];
-    const offer = (label, act, mark) => offered.push(action(label, "", close(act), mark));
-    if (isPinned) offer("Unpin", () => this.send("release", { position }));
-    else if (isWritten) offer("Pin", () => this.pin(player, position), "pinned");
-    if (isMasked) offer("Keep", () => this.send("release", { position }));
-    else if (isWritten) offer("Mask again", () => this.send("remask", { position }), "remasked");
-    return offered;
-  }
-
-  wordField(position, close) {
-    const word = h("input", { type: "text", size: 10, placeholder: "another word", "aria-label": "Another word to pin" });
-    const keydown = ({ key }) => {
-      const token = word.value.trim();
-      if (key === "Enter" && token) close(() => this.send("pin", { position, token }))();
-    };
-    return on(word, { keydown });
-  }
-
-  // Below its token, and inside the lab.
-  place(menu, cell) {
-    cell.parentElement.after(menu);
-    menu.style.left = `${clamp(cell.offsetLeft, cell.parentElement.clientWidth - menu.offsetWidth)}px`;
-    menu.style.top = `${cell.offsetTop + cell.offsetHeight + 6}px`;
-  }
-
-  key(player, key, position) {
-    const { isPinned, isMasked, isWritten } = this.standing(player, position);
-    const press = key.toLowerCase();
-    if (press === "enter") {
-      this.open(player, position);
-      this.menu?.querySelector("button, input").focus();
-    } else if (press === "escape") this.menu?.remove();
-    else if (press === "p" && isPinned) this.send("release", { position });
-    else if (press === "p" && isWritten) this.pin(player, position);
-    else if (press === "m" && isMasked) this.send("release", { position });
-    else if (press === "m" && isWritten) this.send("remask", { position });
-    else return false;
-    return true;
-  }
-
-  pin(player, position) {
-    this.send("pin", { position, step: player.step });
-  }
-
-  standing(player, position) {
-    const { pinned, masked } = this.model.get("steering");
-    const isMasked = masked.includes(position);
-    const isWritten = player.frames.tokens[player.step][position] !== MASKED;
-    return { isPinned: String(position) in pinned, isMasked, isWritten: isWritten && !isMasked };
-  }
-
-  // What is set for the next run and does not stand in the frames yet.
-  plan(position) {
-    const { pinned, masked } = this.model.get("steering");
-    const { player } = this;
-    if (!player || this.isRunning) return undefined;
-    if (masked.includes(position)) return { mark: "remasked", word: "[MASK]", meaning: "to be written anew" };
-    const now = player.word(player.frames.tokens[player.step][position]);
-    const wasPinned = player.pinned.get(position) <= player.step;
-    const word = pinned[String(position)];
-    if (word === undefined) return wasPinned ? { mark: "released", word: now, meaning: "no longer pinned" } : undefined;
-    if (wasPinned && now === visible(word)) return undefined;
-    return { mark: "pinned", word, meaning: "pinned for the next run" };
-  }
-
-  // Beside an alternative: pin that one instead.
-  offer(position, piece) {
-    const pin = button(`Pin ${piece} instead`, "pinned", () => this.send("pin", { position, token: piece }));
-    pin.classList.add("offer");
-    return pin;
-  }
-
   // ── drawing ──
 
   drawFrames() {
     const frames = this.model.get("frames");
     if (!frames.tokens) return;
-    this.menu?.remove();
+    this.steering.close();
     const isNew = !this.player;
     if (isNew) {
       this.empty.remove();
-      this.player = new Player(this.stage, frames, this);
+      this.player = new Player(this.stage, frames, this.steering);
       this.player.show(this.isRunning ? 0 : this.player.last);
     } else this.player.load(frames);
     if (this.isRunning && (isNew || this.hasBegun)) this.follow();
@@ -466,21 +346,6 @@ class Lab extends Pane {
     this.player?.show(this.player.step); // what is set for the next run stands on the tokens
   }
 
-  // Called by the player whenever it shows a step: the person runs on from there.
-  shown({ step, frames }) {
-    const { pinned, masked } = this.model.get("steering");
-    const isHidden = (piece, i) => (piece === MASKED || masked.includes(i)) && !(i in pinned);
-    const hidden = frames.tokens[step].filter(isHidden).length;
-    const held = Object.keys(pinned).length;
-    const hints = [];
-    if (held) hints.push(`${count(held, "token")} pinned: Invert writes all others anew.`);
-    if (hidden) hints.push(`${count(hidden, "token")} masked here: Run on fills ${hidden === 1 ? "it" : "them"}, the rest stays.`);
-    if (!hints.length) hints.push("Click a token to pin it or to mask it again. Then run on from the step that is shown.");
-    this.steerBar.hidden = false;
-    this.runOn.disabled = this.isRunning || !hidden;
-    this.steerHint.textContent = hints.join(" ");
-  }
-
   drawVector() {
     const { bars, top, norm, stored, cosine } = this.model.get("vector");
     if (!bars) return;
@@ -500,59 +365,9 @@ class Lab extends Pane {
     if (this.back.hidden) return;
     const copy = action("Copy as code", "", () => this.copyCode(copy));
     copy.disabled = !outcome.code;
-    this.back.replaceChildren(
-      h("p", { class: "label" }, "What came back"),
-      h("p", { class: "recovered", role: "status", dir: "auto" }, outcome.text || "nothing yet"),
-      ...(outcome.note ? [h("p", { class: "note" }, outcome.note)] : []),
-      ...this.alignment("Original and recovered, word by word", ["original", "recovered"], outcome.pairs, RECOVERED),
-      ...this.alignment("What changed since the run before", ["before", "now"], outcome.changes, CHANGES),
-      this.numbersOf(outcome),
-      h("div", { class: "actions" }, action("Use as new input", "", () => this.useAsInput()), copy),
-      ...(outcome.code ? [h("details", {}, h("summary", {}, "The code that repeats it"), h("pre", {}, outcome.code))] : []),
-    );
+    const use = action("Use as new input", "", () => this.useAsInput());
+    this.back.replaceChildren(...cameBack(outcome, h("div", { class: "actions" }, use, copy)));
   }
-
-  alignment(label, [above, below], pairs, kinds) {
-    if (!pairs.length) return [];
-    const items = pairs.map((pair) => alignedWord(pair, above, below, kinds[pair.kind]));
-    const seen = new Set(pairs.map(({ kind }) => kind));
-    const legend = Object.entries(kinds).filter(([kind]) => seen.has(kind));
-    return [
-      h("p", { class: "label" }, label),
-      h("div", { class: "aligned" },
-        h("div", { class: "rows", "aria-hidden": "true" }, h("span", {}, above), h("span", {}, below)),
-        h("ol", { class: "pairs", "aria-label": label }, ...items),
-      ),
-      h("p", { class: "quiet signs" }, ...legend.map(([kind, { sign, meaning }]) => h("span", { class: kind }, h("b", {}, sign), ` ${meaning}`))),
-    ];
-  }
-
-  numbersOf({ scores, cosine, model_calls, encoder_queries, seconds }) {
-    const cell = (name, value, title) => h("div", { title }, h("dt", {}, name), h("dd", {}, value));
-    const told = Object.entries(SCORES).filter(([name]) => name in scores);
-    return h(
-      "dl",
-      { class: "scores" },
-      ...(cosine === null ? [] : [cell("cosine", cosine.toFixed(3), "Of the recovered text's vector to the inverted one")]),
-      ...told.map(([name, [label, title]]) =>
-        cell(label, ["exact_match", "length_within_one"].includes(name) ? (scores[name] ? "yes" : "no") : scores[name].toFixed(3), title),
-      ),
-      cell("model calls", model_calls.toLocaleString("en"), "Forward passes of the denoiser"),
-      cell("encoder queries", encoder_queries.toLocaleString("en"), "Texts that were encoded"),
-      cell("seconds", seconds.toFixed(2), "From the click to the text"),
-    );
-  }
-}
-
-function alignedWord({ expected, found, kind }, above, below, { sign, meaning }) {
-  const said = `${above} ${expected ?? "nothing"}, ${below} ${found ?? "nothing"}: ${meaning}`;
-  return h(
-    "li",
-    { class: `pair ${kind}`, title: meaning, "aria-label": said },
-    h("span", { class: "word", dir: "auto" }, expected ?? "·"),
-    h("span", { class: "word", dir: "auto" }, found ?? "·"),
-    h("span", { class: "sign", "aria-hidden": "true" }, sign),
-  );
 }
 
 function labelled(label, field) {

@@ -24,7 +24,7 @@ EXAMPLE = "Meet me at the station at nine."
 class Lab(page.Pane):
     """The view of one `Session`. What a person types stays in the page; what came back travels in these traits."""
 
-    _esm = page.script("player", "lab/lab")
+    _esm = page.script("player", "lab/steering", "lab/outcome", "lab/lab")
     _css = page.style("player", "lab/lab")
     options = traitlets.Dict().tag(sync=True)  # what there is to choose from, and its limits
     frames = traitlets.Dict().tag(sync=True)  # those of the player; empty before the first inversion
