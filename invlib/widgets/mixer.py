@@ -10,8 +10,9 @@ import traitlets
 
 from invlib import metrics
 from invlib.errors import InputError
-from invlib.inverter import Inverter, check_vectors
+from invlib.inverter import Inverter
 from invlib.model import Modulation
+from invlib.perturb import interpolate
 from invlib.probes import FINAL, PARTS
 from invlib.sampler import denoise
 from invlib.widgets import page
@@ -51,9 +52,7 @@ class Mixture:
         cosines: of the text, encoded again, to the first and the second vector; 0 for an empty text
         levels: RMS of gate, scale and shift per part; null where the part has none
         """
-        weights = np.array([[weight] for weight, _ in requests])
-        mixed = (1 - weights) * self.vectors[0] + weights * self.vectors[1]
-        vectors = check_vectors(mixed, self.inverter.config.embedding_cond_dim)
+        vectors = np.concatenate([interpolate(*self.vectors[:, None], weight) for weight, _ in requests])
         own = self._modulation(vectors)
         chosen = [self._chosen(own.rows([row]), choices) for row, (_, choices) in enumerate(requests)]
         written = self._written(Modulation.cat(chosen), vectors)
@@ -140,11 +139,9 @@ class Mixer(page.Pane):
         return {**view, **_told(self.mixture)}
 
     def static_html(self) -> str:
-        """The mixer of one change at a time."""
         return static_html(self.mixture)
 
     def static_text(self) -> str:
-        """What is written now."""
         return self.view["text"]
 
 

@@ -15,15 +15,7 @@ COLOUR = re.compile(r"--(\w+): light-dark\((#\w+), (#\w+)\)")
 
 
 class Pane(anywidget.AnyWidget):
-    """A widget whose output also carries a page that needs no kernel, and plain text."""
-
-    def static_html(self) -> str:
-        """What a page without a kernel shows."""
-        raise NotImplementedError
-
-    def static_text(self) -> str:
-        """What shows where there is no page."""
-        raise NotImplementedError
+    """A widget whose output also carries its `static_html`, a page that needs no kernel, and its `static_text`."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)

@@ -18,11 +18,9 @@ class Player(page.Pane):
     frames = traitlets.Dict().tag(sync=True)
 
     def static_html(self) -> str:
-        """The same player."""
         return static_html(self.frames)
 
     def static_text(self) -> str:
-        """The text of the last step."""
         return self.frames["text"]
 
 

@@ -112,7 +112,7 @@ def test_an_uploaded_file_becomes_the_pasted_numbers_and_inverts_to_the_same(wid
     ask(widget, "invert")
     by_text = widget.outcome["text"]
     ask(widget, "invert", settings={"vector": widget.uploaded["numbers"]})
-    assert widget.outcome["text"] == by_text and not widget.outcome["is_text"]
+    assert widget.outcome["text"] == by_text and widget.outcome["pairs"] == []
 
 
 @pytest.mark.parametrize(

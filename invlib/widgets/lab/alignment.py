@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rapidfuzz.distance import Levenshtein
 
@@ -26,9 +27,7 @@ def aligned(expected: str, found: str) -> list[AlignedWord]:
     a, b = words(expected), words(found)
     rows: list[tuple[str | None, str | None]] = []
     for step in Levenshtein.opcodes(a, b):
-        left, right = a[step.src_start : step.src_end], b[step.dest_start : step.dest_end]
-        width = max(len(left), len(right))
-        rows += zip(_padded(left, width), _padded(right, width), strict=True)
+        rows += zip_longest(a[step.src_start : step.src_end], b[step.dest_start : step.dest_end])
     unequal = [(x, y) for x, y in rows if x != y]
     elsewhere = Counter(x for x, _ in unequal if x) & Counter(y for _, y in unequal if y)  # a gap is no word
     return [AlignedWord(x, y, _kind(x, y, elsewhere)) for x, y in rows]
@@ -40,7 +39,3 @@ def _kind(expected: str | None, found: str | None, elsewhere: Counter) -> str:
     if (expected if found is None else found) in elsewhere:
         return "moved"
     return "extra" if expected is None else "miss"
-
-
-def _padded(row: list[str], width: int) -> list[str | None]:
-    return [*row, *[None] * (width - len(row))]

@@ -1,4 +1,4 @@
-"""Code: the imports and the three lines that repeat a job."""
+"""Code: the imports and the three lines that repeat a run."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import torch
 
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.widgets.lab.run import Job
+from invlib.widgets.lab.run import Run
 from invlib.widgets.lab.settings import Settings
 
 
-def code(inverter: Inverter, job: Job) -> str:
+def code(run: Run) -> str:
     """What gives the same text in a notebook of one's own."""
-    settings = job.settings
+    settings, inverter = run.settings, run.inverter
     seeded = _Name(f"torch.Generator().manual_seed({settings.seed})")
     named = {"policy": _Name(settings.policy), "generator": seeded}
-    options = settings.options | _spelled(job.steering, inverter) | named
+    options = settings.options | _spelled(run.steering, inverter) | named
     lines = [
         f"inverter = invlib.Inverter.load({_load(inverter)})",
         f"vectors = {_vectors(settings, inverter.config.embedding_cond_dim, seeded)}",
@@ -56,7 +56,7 @@ def _vectors(settings: Settings, embed_dim: int, seeded: str) -> str:
     if settings.is_clean:
         return given
     unit = given if is_text else f"perturb.unit(np.array({given}))"
-    return f"perturb.apply(perturb.{settings.perturb(embed_dim)!r}, {unit}, {seeded}).vectors"
+    return f"perturb.apply(perturb.{settings.disturbance(embed_dim)!r}, {unit}, {seeded}).vectors"
 
 
 def _spelled(steering: dict[str, Any], inverter: Inverter) -> dict[str, Any]:

@@ -11,11 +11,9 @@ import traitlets
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
 from invlib.widgets import page
-from invlib.widgets.lab.outcome import Outcome
 from invlib.widgets.lab.session import Busy, Session, said
-from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings
+from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings, View
 from invlib.widgets.lab.upload import read_vector
-from invlib.widgets.lab.view import View
 from invlib.widgets.player import frames, static_html
 
 EXAMPLE = "Meet me at the station at nine."
@@ -71,7 +69,8 @@ class Lab(page.Pane):
         if session.trajectory is not None:
             self.frames = _frames(session)
         self.steering = _steering(session)
-        self.outcome = {} if session.outcome is None else _outcome(session.outcome)
+        outcome = {} if session.outcome is None else asdict(session.outcome)
+        self.outcome = {name: value for name, value in outcome.items() if name != "settings"}
         if session.error:
             self.notice = {"kind": "error", "text": _sentence(session.error)}
         found = session.found and {"text": session.found.text, "cosine": round(session.found.cosine, 4)}
@@ -126,13 +125,13 @@ ACTIONS: dict[str, Callable[[Session, dict], Any]] = {
 
 
 def _options(inverter: Inverter, text: str, limits: Limits) -> dict:
-    kinds = {name: asdict(kind) for name, kind in KINDS.items()}
+    kinds = {name: {key: value for key, value in vars(kind).items() if key != "make"} for name, kind in KINDS.items()}
     return {
         "text": text,
         "encoder": inverter.config.encoder_model,
         "embed_dim": inverter.config.embedding_cond_dim,
         "policies": {name: policy.__doc__.strip().splitlines()[0] for name, policy in POLICY_BY_NAME.items()},
-        "kinds": {name: {key: kind[key] for key in kind.keys() - {"make"}} for name, kind in kinds.items()},
+        "kinds": kinds,
         "limits": asdict(limits),
         "defaults": {**asdict(Settings()), "max_queries": 200},
     }
@@ -166,12 +165,6 @@ def _vector(view: View) -> dict:
         "stored": view.stored,
         "cosine": round(view.cosine, 4),
     }
-
-
-def _outcome(outcome: Outcome) -> dict:
-    told = asdict(outcome)
-    told.pop("settings")
-    return told | {"is_text": outcome.settings.vector is None}
 
 
 def _sentence(error: Any) -> str:

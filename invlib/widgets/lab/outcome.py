@@ -29,7 +29,7 @@ class Outcome:
     @classmethod
     def of(cls, run: Run, before: "Outcome | None") -> "Outcome":
         """What a run gave. before: the outcome before it."""
-        settings, text, note = run.job.settings, run.text, _note(run)
+        settings, text, note = run.settings, run.text, _note(run)
         is_scored = settings.vector is None and metrics.words(settings.text)
         is_compared = before and before.text not in ("", text) and before.settings.is_same_input(settings)
         return cls(
@@ -42,7 +42,7 @@ class Outcome:
             model_calls=run.model_calls,
             encoder_queries=run.encoder_queries,
             seconds=time.perf_counter() - run.began,
-            code=None if note else code(run.inverter, run.job),
+            code=None if note else code(run),
             note=note,
         )
 

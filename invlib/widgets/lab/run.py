@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,39 @@ from invlib.widgets.lab.history import rewritten
 from invlib.widgets.lab.settings import Settings
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be inverted. `steering`: the length, the pinned and the start tokens of a person who intervened."""
-
-    settings: Settings
-    steering: dict[str, Any]
-    before: Trajectory | None  # what it goes on from
-
-
+@dataclass(eq=False)
 class Run:
-    """A job at work on a vector [embed_dim]: what `Inverter.invert` does, for somebody who watches.
+    """What `Inverter.invert` does with one vector, for somebody who watches.
 
     Iterate it for every Step of the drafts and the best `Found` of every round of a search, as they happen. Who stops
     has all that there is by then, and may go on later.
     """
 
-    def __init__(self, inverter: Inverter, job: Job, vector: np.ndarray):
-        self.inverter, self.job, self.vector = inverter, job, vector
-        self.began, self._work = time.perf_counter(), self._inverted()
-        self.steps: list[Step] = []  # of the drafts
-        self.trajectory: Trajectory | None = None  # of the first draft while they grow, then of the likeliest
-        self.found: Found | None = None  # the closest text of the search
-        self.cosine: float | None = None  # of the text, encoded again, to the vector
-        self.model_calls = self.encoder_queries = 0
-        self.error: str | None = None  # what ended a search before its time
-        self.is_whole = False  # nobody stopped it
+    inverter: Inverter
+    settings: Settings
+    vector: np.ndarray  # [embed_dim]
+    steering: dict[str, Any]  # length, pinned and start tokens of a person who intervened
+    before: Trajectory | None  # what it goes on from
+    steps: list[Step] = field(default_factory=list)  # of the drafts
+    trajectory: Trajectory | None = None  # of the first draft while they grow, then of the likeliest
+    found: Found | None = None  # the closest text of the search
+    cosine: float | None = None  # of the text, encoded again, to the vector
+    model_calls: int = 0
+    encoder_queries: int = 0
+    error: str | None = None  # what ended a search before its time
+    is_whole: bool = False  # nobody stopped it
+    began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self._work = self._inverted()
 
     def __iter__(self) -> Iterator[Step | Found]:
         return self._work
 
     def _inverted(self) -> Iterator[Step | Found]:
-        options = self.job.settings.options | self.job.steering
+        options = self.settings.options | self.steering
         strategies, _ = options.pop("search", ()), options.pop("verify", False)
-        generator = torch.Generator().manual_seed(self.job.settings.seed)
+        generator = torch.Generator().manual_seed(self.settings.seed)
         streams = row_streams(options.pop("candidates", 1), generator)
         yield from self._drafts(streams, **options)
         if strategies:
@@ -91,7 +90,7 @@ class Run:
         return Trajectory.from_steps(self.steps, row, len(tokens), **told)
 
     def _search(self, strategies: Sequence[Strategy], stream: torch.Generator) -> Iterator[Found]:
-        target = self.inverter.target(self.vector, pinned=self.job.steering.get("pinned"), generator=stream)
+        target = self.inverter.target(self.vector, pinned=self.steering.get("pinned"), generator=stream)
         drafts = [tuple(row) for row in self.steps[-1].tokens.tolist()]
         spent = self.model_calls
         for best in improve(target, strategies, drafts):

@@ -7,6 +7,7 @@ within a step. A run that is held is a generator that nobody iterates.
 import threading
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,8 @@ from invlib.search import Found
 from invlib.trajectory import Step, Trajectory
 from invlib.widgets.lab.history import joined, until
 from invlib.widgets.lab.outcome import Outcome
-from invlib.widgets.lab.run import Job, Run
-from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings
-from invlib.widgets.lab.view import View
+from invlib.widgets.lab.run import Run
+from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings, View
 
 IDLE, RUNNING, HELD = "idle", "running", "held"
 
@@ -46,8 +46,8 @@ class Session:
         self.masked: set[int] = set()  # positions that the next run writes anew
         self.outcome: Outcome | None = None
         self.view: View | None = None  # of the vector that was looked at last
-        self._job: Job | None = None  # of the trajectory
         self._run: Run | None = None  # the one that works, is held or was the last
+        self._shown: Run | None = None  # the one whose trajectory it is
         self._thread: threading.Thread | None = None
         self._stop, self._lock = False, threading.Lock()
         self._encoded = lru_cache(maxsize=1)(lambda text: self.inverter.encoder.encode([text]))
@@ -62,7 +62,7 @@ class Session:
     def invert(self, settings: Settings) -> None:
         """Start from all masks but the pinned tokens."""
         self._refuse_while_running()
-        self._start(self._from_masks(settings), np.inf)
+        self._start(settings, self._from_masks(settings), None, np.inf)
 
     def run_on(self, settings: Settings, step: int | None = None) -> None:
         """Go on from what stands at `step` (default: the last one), with the pins and masks set since."""
@@ -70,7 +70,7 @@ class Session:
         if self._may_resume(settings, step):
             self._go(np.inf)
         else:
-            self._start(self._from_step(settings, step), np.inf)
+            self._start(settings, *self._from_step(settings, step), np.inf)
 
     def step_once(self, settings: Settings, step: int | None = None) -> None:
         """Take one step and hold: of the run that is held, on from what is masked, or from all masks."""
@@ -78,9 +78,9 @@ class Session:
         if self._may_resume(settings, step):
             self._go(1)
         elif self._is_about(settings) and self._grid(step)[1]:
-            self._start(self._from_step(settings, step), 1)
+            self._start(settings, *self._from_step(settings, step), 1)
         else:
-            self._start(self._from_masks(settings), 1)
+            self._start(settings, self._from_masks(settings), None, 1)
 
     def stop(self) -> None:
         """End the work within one step; what was seen so far stays. Without work it does nothing."""
@@ -115,22 +115,20 @@ class Session:
             token = int(self.trajectory.tokens[self._at(step), position])
             if token == self.trajectory.mask_token_id:
                 raise InputError("this token is still masked; choose a word for it, or pin it when it is written")
-        pinned = self.inverter.token_id(token)
-        self.release(position)
-        self.pinned[position] = pinned
-        self.changed()
+        self._steer(position, pinned={position: self.inverter.token_id(token)})
 
     def remask(self, position: int) -> None:
         """Have a token written anew by the next run."""
-        self.release(position)
-        self.masked.add(position)
-        self.changed()
+        self._steer(position, masked={position})
 
     def release(self, position: int) -> None:
         """Neither pinned nor to be masked."""
+        self._steer(position)
+
+    def _steer(self, position: int, pinned: dict[int, int] | None = None, masked: set[int] | None = None) -> None:
         self._check_steerable(position)
-        self.pinned.pop(position, None)
-        self.masked.discard(position)
+        self.pinned = {i: token for i, token in self.pinned.items() if i != position} | (pinned or {})
+        self.masked = (self.masked - {position}) | (masked or set())
         self.changed()
 
     # ── what stands there ──
@@ -163,20 +161,22 @@ class Session:
 
     def _is_about(self, settings: Settings) -> bool:
         """True when what is shown came from the same input."""
-        return self.trajectory is not None and self._job.settings.is_same_input(settings)
+        return self.trajectory is not None and self._shown.settings.is_same_input(settings)
 
-    # ── jobs ──
+    # ── how a run begins ──
 
-    def _from_masks(self, settings: Settings) -> Job:
+    def _from_masks(self, settings: Settings) -> dict[str, Any]:
+        """The steering of a run from all masks but the pinned."""
         if not self._is_about(settings):
             self.pinned, self.masked = {}, set()  # positions of another text mean nothing here
         if not self.pinned:
-            return Job(settings, {}, None)
+            return {}
         if len(self.pinned) == len(self.trajectory):
             raise InputError("every token is pinned, so there is nothing to write; release one")
-        return Job(settings, {"length": len(self.trajectory), "pinned": dict(self.pinned)}, None)
+        return {"length": len(self.trajectory), "pinned": dict(self.pinned)}
 
-    def _from_step(self, settings: Settings, step: int | None) -> Job:
+    def _from_step(self, settings: Settings, step: int | None) -> tuple[dict[str, Any], Trajectory]:
+        """The steering of a run from `step`, and the trajectory up to it."""
         if not self._is_about(settings):
             raise InputError("there is nothing to run on from with this input; press Invert first")
         start, hidden = self._grid(step)
@@ -185,19 +185,19 @@ class Session:
         steering = {"length": len(self.trajectory), "pinned": dict(self.pinned), "start": start}
         if POLICY_BY_NAME.get(settings.policy) not in REMASKING:  # more steps would show nothing
             steering["num_steps"] = min(settings.num_steps, len(hidden))
-        return Job(settings, steering, until(self.trajectory, self._at(step)))
+        return steering, until(self.trajectory, self._at(step))
 
     def _may_resume(self, settings: Settings, step: int | None) -> bool:
         """True when the held run can simply go on: nothing was changed since."""
-        if self.state != HELD or settings != self._run.job.settings:
+        if self.state != HELD or settings != self._run.settings:
             return False
-        is_steered = self.masked or self.pinned != self._run.job.steering.get("pinned", {})
+        is_steered = self.masked or self.pinned != self._run.steering.get("pinned", {})
         return not is_steered and self._at(step) == self.trajectory.num_steps
 
     # ── the thread ──
 
-    def _start(self, job: Job, allowed: float) -> None:
-        self._run = Run(self.inverter, job, self.look(job.settings).vector)
+    def _start(self, settings: Settings, steering: dict, before: Trajectory | None, allowed: float) -> None:
+        self._run = Run(self.inverter, settings, self.look(settings).vector, steering, before)
         self._go(allowed)
 
     def _go(self, allowed: float) -> None:
@@ -238,10 +238,10 @@ class Session:
 
     def _show(self, own: Trajectory) -> None:
         """Put what the run has written behind what it goes on from."""
-        self._job, since, known = self._run.job, 0, {}
-        if self._job.before is not None:
-            (own, since), known = joined(self._job.before, own), self.pinned_since
-        self.pinned_since = {i: known.get(i, since) for i in self._job.steering.get("pinned", {})}
+        self._shown, since, known = self._run, 0, {}
+        if self._run.before is not None:
+            (own, since), known = joined(self._run.before, own), self.pinned_since
+        self.pinned_since = {i: known.get(i, since) for i in self._run.steering.get("pinned", {})}
         if own.num_steps == since:
             self.masked = set()  # from here on they are masked in the grid itself
         self.trajectory = own

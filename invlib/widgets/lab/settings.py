@@ -1,4 +1,4 @@
-"""Settings: what a person has set in the lab, checked against its limits."""
+"""Settings: what a person has set in the lab, checked against its limits; View: the vector that they give."""
 
 import math
 import re
@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from invlib import perturb
 from invlib.config import from_dict
 from invlib.errors import InputError
+from invlib.inverter import check_vectors
 from invlib.policies import POLICIES
 from invlib.search import BestOf, Strategy, SwapBeam
 
@@ -40,25 +44,21 @@ class Kind:
     default: float
 
 
+def _alone(kind: Callable[[float], perturb.Perturbation]) -> Callable[[float, int], perturb.Perturbation]:
+    return lambda strength, _: kind(strength)
+
+
 def _truncation(share: float, embed_dim: int) -> perturb.Perturbation:
     return perturb.Truncation(max(1, round(share * embed_dim)), embed_dim)
 
 
 KINDS: dict[str, Kind] = {
-    "gaussian": Kind(
-        lambda sigma, _: perturb.GaussianNoise(sigma), "Gaussian noise, σ per coordinate", 0.0, 0.1, 0.002, 0.0
-    ),
-    "bounded": Kind(
-        lambda radius, _: perturb.BoundedNoise(radius), "Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5
-    ),
-    "quantised": Kind(
-        lambda bits, _: perturb.AbsmaxQuantisation(int(bits)), "Quantised, bits a coordinate", 2, 8, 1, 4
-    ),
+    "gaussian": Kind(_alone(perturb.GaussianNoise), "Gaussian noise, σ per coordinate", 0.0, 0.1, 0.002, 0.0),
+    "bounded": Kind(_alone(perturb.BoundedNoise), "Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5),
+    "quantised": Kind(lambda n, _: perturb.AbsmaxQuantisation(int(n)), "Quantised, bits a coordinate", 2, 8, 1, 4),
     "binary": Kind(lambda _, embed_dim: perturb.Binary(embed_dim), "Signs only, 1 bit a coordinate", 1, 1, 1, 1),
     "truncated": Kind(_truncation, "Cut off, share of coordinates kept", 0.05, 1.0, 0.05, 0.5),
-    "dropout": Kind(
-        lambda share, _: perturb.CoordinateDropout(share), "Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3
-    ),
+    "dropout": Kind(_alone(perturb.CoordinateDropout), "Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3),
 }
 
 
@@ -117,7 +117,7 @@ class Settings:
         """True when nothing happens to the vector."""
         return self.perturbation == "gaussian" and self.strength == 0
 
-    def perturb(self, embed_dim: int) -> perturb.Perturbation:
+    def disturbance(self, embed_dim: int) -> perturb.Perturbation:
         """What happens to the vector before it is inverted."""
         return KINDS[self.perturbation].make(self.strength, embed_dim)
 
@@ -135,6 +135,32 @@ class Settings:
         if self.max_queries <= DRAFTS:
             return (BestOf(self.max_queries),)
         return (BestOf(DRAFTS), SwapBeam(max_queries=self.max_queries))
+
+
+@dataclass(frozen=True)
+class View:
+    """A vector as a person sees it, and what a store holds of it."""
+
+    vector: np.ndarray  # [embed_dim] float32 of unit length: what the attacker inverts
+    norm: float  # of what the store holds
+    stored: int  # numbers in the store
+    cosine: float  # to the clean vector; 1 where nothing happened to it
+
+    @classmethod
+    def of(cls, given: np.ndarray, settings: Settings, embed_dim: int) -> "View":
+        """What the settings make of a vector [1, n], as it was encoded or pasted.
+
+        Raises the `InputError` of a vector that does not fit.
+        """
+        vectors = check_vectors(given, embed_dim)
+        if settings.is_clean:
+            return cls(vectors[0], float(np.linalg.norm(given)), embed_dim, 1.0)
+        clean = given if settings.vector is None else perturb.unit(given)
+        generator = torch.Generator().manual_seed(settings.seed)
+        seen = perturb.apply(settings.disturbance(embed_dim), clean, generator)
+        stored = seen.stored[0].astype(np.float64)
+        vector = check_vectors(seen.vectors, embed_dim)[0]
+        return cls(vector, float(np.linalg.norm(stored)), len(stored), float(seen.cosines[0]))
 
 
 def _in_words(found: re.Match) -> str:
