@@ -79,7 +79,8 @@ class Mixer extends Pane {
   }
 
   way() {
-    this.slider = h("input", { type: "range", min: 0, max: 1, step: this.fixed ? 0.1 : 0.05, "aria-label": "Way from A to B" });
+    const step = this.fixed ? 0.1 : 0.05;
+    this.slider = h("input", { type: "range", min: 0, max: 1, step, "aria-label": "Way from A to B" });
     on(this.slider, {
       input: () => {
         const weight = Number(Number(this.slider.value).toFixed(2));
@@ -87,7 +88,8 @@ class Mixer extends Pane {
       },
     });
     this.share = h("span", { class: "share", "aria-hidden": "true" });
-    this.reset = on(h("button", { type: "button" }, "Reset"), { click: () => this.want({ weight: 0, choices: this.plain }) });
+    this.reset = h("button", { type: "button" }, "Reset");
+    on(this.reset, { click: () => this.want({ weight: 0, choices: this.plain }) });
     const vector = h("span", { class: "quiet" }, "the vector");
     return h("div", { class: "way" }, vector, this.letter("A"), this.slider, this.letter("B"), this.share, this.reset);
   }
@@ -107,7 +109,8 @@ class Mixer extends Pane {
 
   radio(choice, index) {
     const { label, means } = CHOICES[choice];
-    const field = h("input", { type: "radio", name: `${this.id}-${index}`, value: choice, "aria-label": `hears ${means}` });
+    const name = `${this.id}-${index}`;
+    const field = h("input", { type: "radio", name, value: choice, "aria-label": `hears ${means}` });
     on(field, {
       change: () => {
         const from = this.fixed ? this.plain : this.wanted.choices;
@@ -115,7 +118,8 @@ class Mixer extends Pane {
         this.want(this.fixed ? { weight: 0, choices } : { choices });
       },
     });
-    return { choice, field, node: h("label", { class: `choice ${choice}`, title: `hears ${means}` }, field, h("span", {}, label)) };
+    const node = h("label", { class: `choice ${choice}`, title: `hears ${means}` }, field, h("span", {}, label));
+    return { choice, field, node };
   }
 
   result() {
@@ -185,7 +189,8 @@ class Mixer extends Pane {
   }
 
   drawLevels({ title, levels, bars }, told) {
-    const said = PARTS.map((name, part) => (told[part] === null ? null : `${name} ${told[part].toFixed(2)}`)).filter(Boolean);
+    const there = [...told.entries()].filter(([, value]) => value !== null);
+    const said = there.map(([part, value]) => `${PARTS[part]} ${value.toFixed(2)}`);
     levels.setAttribute("aria-label", `${title}: RMS of ${said.join(", ")}`);
     levels.title = said.join("\n");
     bars.forEach((level, part) => {
@@ -214,7 +219,8 @@ class Mixer extends Pane {
       const { title } = this.strips[index];
       return [choice === "off" ? `${title} is off` : `${title} hears ${CHOICES[choice].label}`];
     });
-    const vector = weight === 0 ? "the vector of A" : weight === 1 ? "the vector of B" : `${Math.round(100 * weight)} % of the way to B`;
+    const between = `${Math.round(100 * weight)} % of the way to B`;
+    const vector = { 0: "the vector of A", 1: "the vector of B" }[weight] ?? between;
     if (changed.length > 3) return `${vector}, ${changed.length} of ${parts.length} parts changed`;
     return [vector, ...changed].join(", ");
   }

@@ -4,6 +4,7 @@ const MASKED = -1;
 const UNKNOWN = -1;
 const MILLISECONDS_PER_STEP = 700; // at speed 1
 const SPEEDS = [0.5, 1, 2, 4];
+const KEYS = "space, ← → Home End; ↑ ↓ choose a token";
 
 // Every mark is a colour and a shape, in the tile's corner and in the legend.
 const MARKS = {
@@ -60,7 +61,7 @@ class Player extends Pane {
     this.root.setAttribute("aria-label", `Player: ${this.length} tokens, ${count(this.last, "step")}`);
     this.root.replaceChildren(
       this.controls(),
-      h("div", { class: "body" }, h("div", { class: "sentence" }, this.tokens(), this.strips(), this.text()), this.details()),
+      h("div", { class: "body" }, this.sentence(), this.details()),
       this.legend(),
     );
     this.drawPlaying();
@@ -81,13 +82,18 @@ class Player extends Pane {
   }
 
   speeds() {
-    const speed = h("select", { "aria-label": "Speed" }, ...SPEEDS.map((times) => h("option", { value: times }, `${times}×`)));
+    const options = SPEEDS.map((times) => h("option", { value: times }, `${times}×`));
+    const speed = h("select", { "aria-label": "Speed" }, ...options);
     speed.value = this.speed;
     const change = () => {
       this.speed = Number(speed.value);
       if (this.timer) this.play();
     };
     return on(speed, { change });
+  }
+
+  sentence() {
+    return h("div", { class: "sentence" }, this.tokens(), this.strips(), this.text());
   }
 
   tokens() {
@@ -179,7 +185,7 @@ class Player extends Pane {
       h("span", {}, h("span", { class: "swatch masked" }), "masked"),
       ...entries.map(([mark, meaning]) => h("span", {}, h("span", { class: `swatch ${mark}` }, icon(mark)), meaning)),
       h("span", {}, h("span", { class: "swatch bar" }, h("span")), "probability when written"),
-      h("span", { class: "keys" }, `Keys: space, ← → Home End; ↑ ↓ choose a token${this.steering ? "; P pins, M masks" : ""}`),
+      h("span", { class: "keys" }, `Keys: ${KEYS}${this.steering ? "; P pins, M masks" : ""}`),
     );
   }
 
@@ -269,11 +275,15 @@ class Player extends Pane {
     const moves = { ArrowLeft: this.step - 1, ArrowRight: this.step + 1, Home: 0, End: this.last };
     if (event.key in moves) this.go(moves[event.key]);
     else if (native.includes(event.key)) this.choose(this.position + (event.key === "ArrowDown" ? 1 : -1));
-    else if (event.target.matches(".cell") && this.steering?.key(this, event.key, this.position)) return event.preventDefault();
+    else if (this.isSteered(event)) return event.preventDefault();
     else if (event.key === " " && !event.target.matches("button")) this.timer ? this.pause() : this.play();
     else return;
     event.preventDefault();
     event.stopPropagation();
+  }
+
+  isSteered({ target, key }) {
+    return target.matches(".cell") && this.steering?.key(this, key, this.position);
   }
 
   choose(position) {

@@ -59,12 +59,8 @@ class Lab extends Pane {
     this.root.setAttribute("aria-busy", this.isRunning || this.answered < this.asked);
   }
 
-  get state() {
-    return this.model.get("progress").state;
-  }
-
   get isRunning() {
-    return this.state === "running";
+    return this.model.get("progress").state === "running";
   }
 
   // ── the parts ──
@@ -76,9 +72,11 @@ class Lab extends Pane {
     this.stage = h("div", { class: "stage" });
     this.steering = new Steering(this);
     this.back = h("section", { class: "panel back", "aria-label": "What came back", hidden: "" });
-    this.empty = h("p", { class: "empty" }, "Press Invert: from the vector alone, the text will come back here, step by step.");
+    const invitation = "Press Invert: from the vector alone, the text will come back here, step by step.";
+    this.empty = h("p", { class: "empty" }, invitation);
     this.stage.append(this.empty);
-    const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), this.alert, this.note, this.doing, this.howPanel());
+    const said = [this.alert, this.note, this.doing];
+    const side = h("div", { class: "side" }, this.inputPanel(), this.actions(), ...said, this.howPanel());
     const main = h("div", { class: "main" }, this.stage, this.steering.bar, this.back);
     this.root.append(h("div", { class: "columns" }, side, main));
     this.choose("text");
@@ -109,11 +107,13 @@ class Lab extends Pane {
       this.choose(kind === "text" ? "vector" : "text");
       this.tabs[this.kind].focus();
     };
-    return on(h("button", { type: "button", role: "tab", class: "tab" }, label), { click: () => this.choose(kind), keydown });
+    const tab = h("button", { type: "button", role: "tab", class: "tab" }, label);
+    return on(tab, { click: () => this.choose(kind), keydown });
   }
 
   textField() {
-    this.text = h("textarea", { rows: 3, "aria-label": "Text to invert", spellcheck: "false", placeholder: "Type a sentence" });
+    const placeholder = "Type a sentence";
+    this.text = h("textarea", { rows: 3, "aria-label": "Text to invert", spellcheck: "false", placeholder });
     this.text.value = this.options.text;
     this.counter = h("span", { class: "quiet count" });
     const keydown = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.act("invert");
@@ -142,7 +142,8 @@ class Lab extends Pane {
   }
 
   noisePanel() {
-    this.perturbation = select("Perturbation", Object.entries(this.options.kinds).map(([name, kind]) => [name, kind.label]));
+    const kinds = Object.entries(this.options.kinds);
+    this.perturbation = select("Perturbation", kinds.map(([name, { label }]) => [name, label]));
     on(this.perturbation, { change: () => this.chooseKind() });
     this.strength = h("input", { type: "range", "aria-label": "Strength of the perturbation" });
     this.strengthValue = h("output", { class: "value" });
@@ -160,7 +161,8 @@ class Lab extends Pane {
     this.steps = number("Steps", defaults.num_steps, 1, limits.num_steps);
     this.candidates = number("Candidates", defaults.candidates, 1, limits.candidates);
     this.seed = number("Seed", defaults.seed, 0, 2 ** 31);
-    this.search = on(h("input", { type: "checkbox", "aria-label": "Search with the encoder" }), { change: () => this.chooseSearch() });
+    this.search = h("input", { type: "checkbox", "aria-label": "Search with the encoder" });
+    on(this.search, { change: () => this.chooseSearch() });
     this.budget = number("Encoder queries", defaults.max_queries, 1, limits.max_queries);
     const check = h("label", { class: "check" }, this.search, h("span", {}, "Search: ask the encoder, up to"));
     return h(
@@ -390,5 +392,6 @@ function typed(field) {
 }
 
 function action(label, kind, act, mark) {
-  return on(h("button", { type: "button", class: `action ${kind}` }, ...(mark ? [icon(mark)] : []), label), { click: act });
+  const node = h("button", { type: "button", class: `action ${kind}` }, ...(mark ? [icon(mark)] : []), label);
+  return on(node, { click: act });
 }

@@ -32,8 +32,12 @@ function cameBack(outcome, actions) {
     ...alignment("What changed since the run before", ["before", "now"], outcome.changes, CHANGES),
     numbersOf(outcome),
     actions,
-    ...(outcome.code ? [h("details", {}, h("summary", {}, "The code that repeats it"), h("pre", {}, outcome.code))] : []),
+    ...(outcome.code ? [codeOf(outcome)] : []),
   ];
+}
+
+function codeOf({ code }) {
+  return h("details", {}, h("summary", {}, "The code that repeats it"), h("pre", {}, code));
 }
 
 function alignment(label, [above, below], pairs, kinds) {
@@ -41,13 +45,12 @@ function alignment(label, [above, below], pairs, kinds) {
   const items = pairs.map((pair) => alignedWord(pair, above, below, kinds[pair.kind]));
   const seen = new Set(pairs.map(({ kind }) => kind));
   const legend = Object.entries(kinds).filter(([kind]) => seen.has(kind));
+  const rows = h("div", { class: "rows", "aria-hidden": "true" }, h("span", {}, above), h("span", {}, below));
+  const signs = legend.map(([kind, { sign, meaning }]) => h("span", { class: kind }, h("b", {}, sign), ` ${meaning}`));
   return [
     h("p", { class: "label" }, label),
-    h("div", { class: "aligned" },
-      h("div", { class: "rows", "aria-hidden": "true" }, h("span", {}, above), h("span", {}, below)),
-      h("ol", { class: "pairs", "aria-label": label }, ...items),
-    ),
-    h("p", { class: "quiet signs" }, ...legend.map(([kind, { sign, meaning }]) => h("span", { class: kind }, h("b", {}, sign), ` ${meaning}`))),
+    h("div", { class: "aligned" }, rows, h("ol", { class: "pairs", "aria-label": label }, ...items)),
+    h("p", { class: "quiet signs" }, ...signs),
   ];
 }
 
@@ -69,7 +72,7 @@ function numbersOf({ scores, cosine, model_calls, encoder_queries, seconds }) {
   return h(
     "dl",
     { class: "scores" },
-    ...(cosine === null ? [] : [cell("cosine", cosine.toFixed(3), "Of the recovered text's vector to the inverted one")]),
+    ...(cosine === null ? [] : [cell("cosine", cosine.toFixed(3), "Of the text's own vector to the inverted one")]),
     ...told.map(([name, [label, title]]) => cell(label, score(name), title)),
     cell("model calls", model_calls.toLocaleString("en"), "Forward passes of the denoiser"),
     cell("encoder queries", encoder_queries.toLocaleString("en"), "Texts that were encoded"),

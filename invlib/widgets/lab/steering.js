@@ -62,7 +62,8 @@ class Steering {
   }
 
   wordField(position, done) {
-    const word = h("input", { type: "text", size: 10, placeholder: "another word", "aria-label": "Another word to pin" });
+    const said = { placeholder: "another word", "aria-label": "Another word to pin" };
+    const word = h("input", { type: "text", size: 10, ...said });
     const keydown = ({ key }) => {
       const token = word.value.trim();
       if (key === "Enter" && token) done(() => this.lab.send("pin", { position, token }))();
@@ -123,11 +124,12 @@ class Steering {
     const held = Object.keys(pinned).length;
     const hints = [];
     if (held) hints.push(`${count(held, "token")} pinned: Invert writes all others anew.`);
-    if (hidden) hints.push(`${count(hidden, "token")} masked here: Run on fills ${hidden === 1 ? "it" : "them"}, the rest stays.`);
-    if (!hints.length) hints.push("Click a token to pin it or to mask it again. Then run on from the step that is shown.");
+    const them = hidden === 1 ? "it" : "them";
+    if (hidden) hints.push(`${count(hidden, "token")} masked here: Run on fills ${them}, the rest stays.`);
+    const invitation = "Click a token to pin it or to mask it again. Then run on from the step that is shown.";
     this.bar.hidden = false;
     this.runOn.disabled = this.lab.isRunning || !hidden;
-    this.hint.textContent = hints.join(" ");
+    this.hint.textContent = hints.join(" ") || invitation;
   }
 }
 
