@@ -25,74 +25,74 @@ def inverter(minilm) -> Inverter:
 
 
 @pytest.fixture(scope="module")
-def mixture(inverter) -> Mixture:
+def pair(inverter) -> Mixture:
     return Mixture(inverter, FIRST, SECOND)
 
 
 @pytest.fixture(scope="module")
-def html(mixture) -> str:
-    return static_html(mixture)
+def html(pair) -> str:
+    return static_html(pair)
 
 
-def changed(mixture, **choices) -> list[str]:
+def changed(pair, **choices) -> list[str]:
     """The choices by part, `layer_0` … and `final`; mix elsewhere."""
     names = [FINAL if name == "final" else name.removeprefix("layer_") for name in choices]
     heard = dict(zip(names, choices.values(), strict=True))
-    return [heard.get(part, "mix") for part in mixture.parts]
+    return [heard.get(part, "mix") for part in pair.parts]
 
 
 # ── what is written ──
 
 
-def test_the_ends_of_the_way_are_the_two_inversions(mixture, inverter):
-    written = [view["text"] for view in mixture.views([(0.0, mixture.plain), (1.0, mixture.plain)])]
-    assert written == inverter.invert(mixture.vectors, num_steps=8).texts
+def test_the_ends_of_the_way_are_the_two_inversions(pair, inverter):
+    written = [view["text"] for view in pair.views([(0.0, pair.plain), (1.0, pair.plain)])]
+    assert written == inverter.invert(pair.vectors, num_steps=8).texts
 
 
-def test_a_mixture_is_the_inversion_of_the_mixed_vector(mixture, inverter):
-    (view,) = mixture.views([(0.3, mixture.plain)])
-    assert view["text"] == inverter.invert(0.7 * mixture.vectors[0] + 0.3 * mixture.vectors[1], num_steps=8).texts[0]
+def test_a_mixture_is_the_inversion_of_the_mixed_vector(pair, inverter):
+    (view,) = pair.views([(0.3, pair.plain)])
+    assert view["text"] == inverter.invert(0.7 * pair.vectors[0] + 0.3 * pair.vectors[1], num_steps=8).texts[0]
 
 
-def test_parts_that_all_hear_b_write_what_bs_modulation_writes_at_as_length(mixture, inverter):
-    (view,) = mixture.views([(0.0, ["second"] * len(mixture.parts))])
-    length = torch.from_numpy(inverter.predict_lengths(mixture.vectors[:1]))
+def test_parts_that_all_hear_b_write_what_bs_modulation_writes_at_as_length(pair, inverter):
+    (view,) = pair.views([(0.0, ["second"] * len(pair.parts))])
+    length = torch.from_numpy(inverter.predict_lengths(pair.vectors[:1]))
     with torch.inference_mode():
-        modulation = inverter.model.modulation(torch.from_numpy(mixture.vectors[1:]))
+        modulation = inverter.model.modulation(torch.from_numpy(pair.vectors[1:]))
     predict, mask = inverter.model.predictor(modulation, length), inverter.model.config.mask_token_id
     *_, last = denoise(predict, length, mask_token_id=mask, num_steps=8)
     assert view["text"] == inverter.tokenizer.decode(last.tokens[0])
 
 
-def test_every_choice_reaches_its_own_part_and_no_other(mixture):
+def test_every_choice_reaches_its_own_part_and_no_other(pair):
     requests = [
-        changed(mixture),
-        changed(mixture, layer_2="off"),
-        changed(mixture, final="off"),
-        changed(mixture, layer_0="second"),
+        changed(pair),
+        changed(pair, layer_2="off"),
+        changed(pair, final="off"),
+        changed(pair, layer_0="second"),
     ]
-    plain, off, final_off, second = (view["levels"] for view in mixture.views([(0.0, choices) for choices in requests]))
+    plain, off, final_off, second = (view["levels"] for view in pair.views([(0.0, choices) for choices in requests]))
     zeros = [0.0, 0.0, 0.0]
     assert off == [*plain[:2], zeros, *plain[3:]]
     assert final_off == [*plain[:-1], [None, 0.0, 0.0]]
     assert second[0] != plain[0] and second[1:] == plain[1:]
 
 
-def test_a_batch_of_views_equals_single_ones(mixture):
-    requests = [(0.0, mixture.plain), (0.6, changed(mixture, layer_5="first")), (1.0, changed(mixture, layer_1="off"))]
-    together = mixture.views(requests)
-    assert [view["text"] for view in together] == [mixture.views([request])[0]["text"] for request in requests]
+def test_a_batch_of_views_equals_single_ones(pair):
+    requests = [(0.0, pair.plain), (0.6, changed(pair, layer_5="first")), (1.0, changed(pair, layer_1="off"))]
+    together = pair.views(requests)
+    assert [view["text"] for view in together] == [pair.views([request])[0]["text"] for request in requests]
 
 
-def test_tokens_say_from_which_sentence_they_could_come(mixture):
-    a, b = mixture.views([(0.0, mixture.plain), (1.0, mixture.plain)])
+def test_tokens_say_from_which_sentence_they_could_come(pair):
+    a, b = pair.views([(0.0, pair.plain), (1.0, pair.plain)])
     assert all(in_first for _, _, in_first, _ in a["tokens"]) and all(in_second for *_, in_second in b["tokens"])
     assert [piece for piece, *_, in_second in a["tokens"] if in_second] == ["."]
 
 
-def test_the_cosines_are_those_of_the_written_text(mixture, minilm):
-    (view,) = mixture.views([(0.5, mixture.plain)])
-    expected = minilm.encode([view["text"]]) @ mixture.vectors.T
+def test_the_cosines_are_those_of_the_written_text(pair, minilm):
+    (view,) = pair.views([(0.5, pair.plain)])
+    expected = minilm.encode([view["text"]]) @ pair.vectors.T
     assert view["cosines"] == pytest.approx(expected[0].tolist(), abs=6e-4)
 
 
@@ -113,22 +113,22 @@ def test_a_sentence_that_cannot_be_read_is_refused(inverter, texts, message):
 
 
 @pytest.fixture
-def live(mixture) -> Mixer:
-    return Mixer(mixture)
+def live(pair) -> Mixer:
+    return Mixer(pair)
 
 
-def asked(mixture, number: int, **changes) -> dict:
-    return {"first": FIRST, "second": SECOND, "weight": 0.0, "choices": mixture.plain, "number": number} | changes
+def asked(pair, number: int, **changes) -> dict:
+    return {"first": FIRST, "second": SECOND, "weight": 0.0, "choices": pair.plain, "number": number} | changes
 
 
-def test_a_question_is_answered_with_its_number(live, mixture):
-    live.wanted = asked(mixture, 7, weight=1, choices=changed(mixture, layer_5="off"))
-    (expected,) = mixture.views([(1.0, changed(mixture, layer_5="off"))])
-    assert live.view == expected | {"number": 7, "first": FIRST, "second": SECOND, "parts": mixture.parts}
+def test_a_question_is_answered_with_its_number(live, pair):
+    live.wanted = asked(pair, 7, weight=1, choices=changed(pair, layer_5="off"))
+    (expected,) = pair.views([(1.0, changed(pair, layer_5="off"))])
+    assert live.view == expected | {"number": 7, "first": FIRST, "second": SECOND, "parts": pair.parts}
 
 
-def test_another_sentence_is_read(live, mixture):
-    live.wanted = asked(mixture, 1, first="Rain fell all night long.")
+def test_another_sentence_is_read(live, pair):
+    live.wanted = asked(pair, 1, first="Rain fell all night long.")
     assert live.view["first"] == "Rain fell all night long." and live.mixture.texts == (live.view["first"], SECOND)
 
 
@@ -142,11 +142,11 @@ def test_another_sentence_is_read(live, mixture):
         ({"choices": ["loud"] * 7}, "each of 7 parts hears one of mix, first, second, off"),
     ],
 )
-def test_a_bad_question_is_answered_in_one_line_and_the_next_one_as_ever(live, mixture, changes, message):
+def test_a_bad_question_is_answered_in_one_line_and_the_next_one_as_ever(live, pair, changes, message):
     before = live.view["text"]
-    live.wanted = asked(mixture, 1, **changes)
+    live.wanted = asked(pair, 1, **changes)
     assert message in live.view["error"] and "\n" not in live.view["error"] and live.view["text"] == before
-    live.wanted = asked(mixture, 2)
+    live.wanted = asked(pair, 2)
     assert "error" not in live.view and live.view["number"] == 2
 
 
@@ -160,19 +160,19 @@ def test_the_output_carries_the_live_widget_a_page_without_a_kernel_and_plain_te
     assert data["text/plain"] == live.view["text"]
 
 
-def test_the_page_knows_every_tenth_of_the_way_and_every_single_change(mixture):
-    requests = mixture.one_change_each()
-    assert [weight for weight, choices in requests if choices == mixture.plain] == WEIGHTS
-    single = [choices for weight, choices in requests if choices != mixture.plain and weight == 0]
-    assert len(single) == 2 * len(mixture.parts) and all(choices.count("mix") == 6 for choices in single)
+def test_the_page_knows_every_tenth_of_the_way_and_every_single_change(pair):
+    requests = pair.one_change_each()
+    assert [weight for weight, choices in requests if choices == pair.plain] == WEIGHTS
+    single = [choices for weight, choices in requests if choices != pair.plain and weight == 0]
+    assert len(single) == 2 * len(pair.parts) and all(choices.count("mix") == 6 for choices in single)
     assert len({json.dumps(request) for request in requests}) == len(requests)
 
 
-def test_where_no_script_runs_every_text_stands_below_the_two_sentences(mixture, html):
+def test_where_no_script_runs_every_text_stands_below_the_two_sentences(pair, html):
     (lines,) = re.findall("<pre>(.*?)</pre>", html, re.DOTALL)
     first, second, blank, *texts = lines.splitlines()
     assert (first, second, blank) == (f"A  {FIRST}", f"B  {SECOND}", "")
-    assert len(texts) == len(mixture.one_change_each())
+    assert len(texts) == len(pair.one_change_each())
     assert texts[0].startswith("0% B ") and texts[-1].startswith("final norm off ")
 
 
@@ -191,36 +191,36 @@ def page(open_page, html) -> Page:
     return open_page(html)
 
 
-def text_of(mixture, weight: float, choices: list[str]) -> str:
-    (view,) = mixture.views([(weight, choices)])
+def text_of(pair, weight: float, choices: list[str]) -> str:
+    (view,) = pair.views([(weight, choices)])
     return view["text"]
 
 
-def test_the_way_from_a_to_b_shows_the_text_of_every_tenth(page, mixture):
+def test_the_way_from_a_to_b_shows_the_text_of_every_tenth(page, pair):
     slider, text = page.get_by_role("slider", name="Way from A to B"), page.locator(".text")
-    expect(text).to_have_text(text_of(mixture, 0.0, mixture.plain))
+    expect(text).to_have_text(text_of(pair, 0.0, pair.plain))
     for weight in (0.3, 1.0):
         slider.fill(str(weight))
-        expect(text).to_have_text(text_of(mixture, weight, mixture.plain))
+        expect(text).to_have_text(text_of(pair, weight, pair.plain))
         expect(page.locator(".tokens .word")).to_have_text(
-            [piece for piece, *_ in mixture.views([(weight, mixture.plain)])[0]["tokens"]]
+            [piece for piece, *_ in pair.views([(weight, pair.plain)])[0]["tokens"]]
         )
     expect(slider).to_have_attribute("aria-valuetext", "100 percent B")
 
 
-def test_a_click_makes_one_layer_hear_b_or_nothing_and_reset_undoes_it(page, mixture):
+def test_a_click_makes_one_layer_hear_b_or_nothing_and_reset_undoes_it(page, pair):
     text, status = page.locator(".text"), page.get_by_role("status")
     page.get_by_role("slider").fill("0.4")  # only one change at a time is known: a click goes back to the start
     page.get_by_role("group", name="layer 5").get_by_role("radio", name="hears only sentence B").click()
-    expect(text).to_have_text(text_of(mixture, 0.0, changed(mixture, layer_5="second")))
+    expect(text).to_have_text(text_of(pair, 0.0, changed(pair, layer_5="second")))
     expect(status).to_contain_text("layer 5 hears B")
     page.get_by_role("group", name="final norm").get_by_role("radio", name="hears nothing").click()
-    expect(text).to_have_text(text_of(mixture, 0.0, changed(mixture, final="off")))
+    expect(text).to_have_text(text_of(pair, 0.0, changed(pair, final="off")))
     expect(
         page.get_by_role("group", name="layer 5").get_by_role("radio", name="hears the mixed vector")
     ).to_be_checked()
     page.get_by_role("button", name="Reset").click()
-    expect(text).to_have_text(text_of(mixture, 0.0, mixture.plain))
+    expect(text).to_have_text(text_of(pair, 0.0, pair.plain))
     expect(page.get_by_role("button", name="Reset")).to_be_disabled()
 
 
