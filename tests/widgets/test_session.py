@@ -412,7 +412,7 @@ def test_steering_outside_the_text_or_before_it_is_refused(session):
         session.invert(settings())
 
 
-@pytest.mark.parametrize("policy", ["path_planning", "remdm_cap", "remdm_conf", "two_stage", "euler_remask_uncertain"])
+@pytest.mark.parametrize("policy", ["path_planning", "remdm_cap", "remdm_conf", "euler_remask_uncertain"])
 def test_policies_that_mask_again_run_on_too_and_keep_the_pins(session, policy):
     inverted(session)
     session.pin(0)
