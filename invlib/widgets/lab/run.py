@@ -92,12 +92,12 @@ class Run:
     def _search(self, strategies: Sequence[Strategy], stream: torch.Generator) -> Iterator[Found]:
         target = self.inverter.target(self.vector, pinned=self.steering.get("pinned"), generator=stream)
         drafts = [tuple(row) for row in self.steps[-1].tokens.tolist()]
-        spent = self.model_calls
+        ledger, spent = target.ledger, self.model_calls
         for best in improve(target, strategies, drafts):
             self.found, self.cosine = best, best.cosine
-            self.model_calls, self.encoder_queries = spent + target.model_calls, target.queries
+            self.model_calls, self.encoder_queries = spent + target.model_calls, ledger.queries
             yield best
-        self.model_calls, self.encoder_queries, self.error = spent + target.model_calls, target.queries, target.error
+        self.model_calls, self.encoder_queries, self.error = spent + target.model_calls, ledger.queries, ledger.error
 
     def _verify(self) -> None:
         encode = self.inverter.encoder.encode
