@@ -1,12 +1,8 @@
-"""The decoder's tokenizer: the encoder's own WordPiece, pruned to the pieces a corpus uses often."""
+"""The decoder's tokenizer: text ↔ token ids, content only."""
 
-import json
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
@@ -20,7 +16,7 @@ SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class Tokenizer:
     """Text ↔ token ids without framing tokens: a sentence is its content, its length is the number of pieces.
 
-    Wraps a `tokenizers` tokenizer; open one with `Tokenizer.load`, make one with `Tokenizer.prune`. `mask_token_id` and
+    Wraps a `tokenizers` tokenizer; open one with `Tokenizer.load`. `mask_token_id` and
     `unk_token_id` are None where the vocabulary has no such piece.
     """
 
@@ -38,7 +34,7 @@ class Tokenizer:
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
             if file.is_file():
-                return cls._of_pieces(FastTokenizer.from_file(str(file)))
+                return cls.of_pieces(FastTokenizer.from_file(str(file)))
             from transformers import AutoTokenizer  # only here: it costs seconds
 
             fast = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
@@ -51,33 +47,11 @@ class Tokenizer:
             ) from error
 
     @classmethod
-    def _of_pieces(cls, backend: FastTokenizer) -> "Tokenizer":
+    def of_pieces(cls, backend: FastTokenizer) -> "Tokenizer":
         """The special pieces are known by their names."""
         known = [piece for piece in SPECIAL_PIECES if backend.token_to_id(piece) is not None]
         backend.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in known])
         return cls(backend, mask_token_id=backend.token_to_id("[MASK]"), unk_token_id=backend.token_to_id("[UNK]"))
-
-    @classmethod
-    def prune(cls, fast: Any, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Prune the fast tokenizer of an encoder.
-
-        What stays: the special pieces, every single character, and the pieces of Latin script that `texts` uses most.
-
-        A word whose piece is gone falls apart into shorter pieces that are still there, so that every
-        character the encoder can read stays reachable. Raises `InputError` when vocab_size is too small
-        for that, or when the tokenizer is not a WordPiece.
-        """
-        backend = FastTokenizer.from_str(fast.backend_tokenizer.to_str())
-        if not isinstance(backend.model, WordPiece):
-            raise InputError(
-                f"only a WordPiece vocabulary can be pruned, this is {type(backend.model).__name__}; "
-                "name the encoder's tokenizer in decoder_tokenizer instead of 'pruned'"
-            )
-        pieces = _frequent_pieces(backend, texts, vocab_size)
-        contents = json.loads(backend.to_str())
-        contents["model"]["vocab"] = {piece: index for index, piece in enumerate(pieces)}
-        contents["added_tokens"] = []  # they hold the ids of before
-        return cls._of_pieces(FastTokenizer.from_str(json.dumps(contents)))
 
     @property
     def vocab_size(self) -> int:
@@ -130,40 +104,3 @@ def tidy_spacing(text: str) -> str:
     text = re.sub(r" (?=[.,;:!?)\]%])", "", text)
     text = re.sub(r"(?<=[(\[$£€#]) ", "", text)
     return re.sub(r'" ?([^"]*?) ?"', r'"\1"', text)
-
-
-def _frequent_pieces(backend: FastTokenizer, texts: Iterable[str], vocab_size: int) -> list[str]:
-    vocab = backend.get_vocab()
-    characters = sorted((piece for piece in vocab if len(piece.removeprefix("##")) == 1), key=vocab.get)
-    kept = dict.fromkeys([*SPECIAL_PIECES, *characters])
-    written = [piece for piece in vocab if piece not in kept and _is_latin(piece)]
-    if not len(kept) <= vocab_size <= len(kept) + len(written):
-        raise InputError(
-            f"vocab_size {vocab_size} does not fit: {len(kept)} special and single-character pieces always stay, "
-            f"and with all of Latin script there are {len(kept) + len(written)}; choose a size between the two"
-        )
-    backend.no_truncation()
-    backend.no_padding()
-    counts: Counter[str] = Counter()
-    for batch in _batches(texts, 10_000):
-        for row in backend.encode_batch(batch, add_special_tokens=False):
-            counts.update(row.tokens)
-    # Ties broken by the encoder's own order, so that the same corpus always gives the same vocabulary.
-    by_use = sorted(written, key=lambda piece: (-counts[piece], vocab[piece]))
-    return [*kept, *by_use[: vocab_size - len(kept)]]
-
-
-def _is_latin(piece: str) -> bool:
-    """Whether all letters of a piece are Latin; placeholders such as [unused7] are no pieces of a text."""
-    return not piece.startswith("[") and all("LATIN" in unicodedata.name(c, "") for c in piece if c.isalpha())
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterable[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 from invlib.config import ModelConfig
 from invlib.encoder import Encoder
 from invlib.tokenizer import Tokenizer
+from invlib.training.vocabulary import prune
 from tests import pages
 
 SENTENCES = (
@@ -77,7 +78,7 @@ def minilm() -> Encoder:
 @pytest.fixture(scope="session")
 def pruned(minilm, sentences) -> Tokenizer:
     """The bundled encoder's tokenizer, pruned to little more than its single characters."""
-    return Tokenizer.prune(minilm.tokenizer, sentences, 2304)
+    return prune(minilm.tokenizer, sentences, 2304)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from transformers import AutoTokenizer
 
 from invlib.errors import InputError
 from invlib.tokenizer import SPECIAL_PIECES, Tokenizer, tidy_spacing
+from invlib.training.vocabulary import prune
 
 
 def single_characters(vocab: dict) -> set[str]:
@@ -34,13 +35,13 @@ def test_the_words_of_the_corpus_are_kept_whole(pruned, minilm, sentences):
 
 def test_frequent_pieces_win_over_rare_ones(minilm):
     smallest = 5 + len(single_characters(minilm.tokenizer.get_vocab()))
-    tokenizer = Tokenizer.prune(minilm.tokenizer, ["boat boat boat lake lake moon"], smallest + 2)
+    tokenizer = prune(minilm.tokenizer, ["boat boat boat lake lake moon"], smallest + 2)
     kept = {"boat", "lake", "moon"} & set(tokenizer.backend.get_vocab())
     assert kept == {"boat", "lake"}
 
 
 def test_pruning_the_same_corpus_again_gives_the_same_vocabulary(pruned, minilm, sentences):
-    again = Tokenizer.prune(minilm.tokenizer, iter(sentences), 2304)
+    again = prune(minilm.tokenizer, iter(sentences), 2304)
     assert again.backend.get_vocab() == pruned.backend.get_vocab()
 
 
@@ -81,14 +82,14 @@ def test_unknown_share_is_the_share_of_tokens_that_cannot_be_spelled(pruned):
 def test_a_vocabulary_too_small_for_the_characters_is_an_error_that_names_the_least(minilm, sentences):
     smallest = 5 + len(single_characters(minilm.tokenizer.get_vocab()))
     with pytest.raises(InputError, match=f"vocab_size 100 does not fit: {smallest} special .* choose"):
-        Tokenizer.prune(minilm.tokenizer, sentences, 100)
-    assert Tokenizer.prune(minilm.tokenizer, sentences, smallest).vocab_size == smallest
+        prune(minilm.tokenizer, sentences, 100)
+    assert prune(minilm.tokenizer, sentences, smallest).vocab_size == smallest
 
 
 def test_the_largest_vocabulary_is_all_of_latin_script_and_spells_as_the_encoder_does(minilm, sentences):
     with pytest.raises(InputError, match="of Latin script there are 29513; choose"):
-        Tokenizer.prune(minilm.tokenizer, sentences, 30522)
-    whole = Tokenizer.prune(minilm.tokenizer, sentences, 29513)
+        prune(minilm.tokenizer, sentences, 30522)
+    whole = prune(minilm.tokenizer, sentences, 29513)
     left_out = minilm.tokenizer.get_vocab().keys() - whole.backend.get_vocab().keys()
     assert sum(piece.startswith("[unused") for piece in left_out) == 994
     assert not any(piece.isascii() for piece in left_out if not piece.startswith("[unused"))
@@ -99,7 +100,7 @@ def test_the_largest_vocabulary_is_all_of_latin_script_and_spells_as_the_encoder
 def test_only_a_wordpiece_can_be_pruned(tiny_qwen3_folder, sentences):
     word_level = AutoTokenizer.from_pretrained(tiny_qwen3_folder)
     with pytest.raises(InputError, match="only a WordPiece vocabulary can be pruned, this is WordLevel"):
-        Tokenizer.prune(word_level, sentences, 3000)
+        prune(word_level, sentences, 3000)
 
 
 @pytest.mark.parametrize("by", ["file", "folder", "text"])

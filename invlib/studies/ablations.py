@@ -39,6 +39,7 @@ from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.pairs import Pairs, fitting, read_texts
 from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
+from invlib.training.vocabulary import prune
 
 CHECKS = 3  # scored after a third, two thirds and all of the compute
 SMALL = {"grad_accum": 1, "warmup_steps": 25, "decay_share": 0.0, "max_steps": 1_000_000, "noise_share": 0.0}
@@ -134,7 +135,7 @@ def _pairs(config: Config, corpus: Path, encoder: Encoder) -> tuple[Tokenizer, P
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "tokenizer.json").is_file():
         pruned = start is None
-        made = Tokenizer.prune(encoder.tokenizer, read_texts(corpus), size) if pruned else Tokenizer.load(locate(start))
+        made = prune(encoder.tokenizer, read_texts(corpus), size) if pruned else Tokenizer.load(locate(start))
         made.save(folder / "tokenizer.json")
     tokenizer = Tokenizer.load(folder)
     return tokenizer, Pairs.build(folder / "train", corpus, encoder, tokenizer, config.model.max_seq_len)
@@ -206,7 +207,7 @@ def run(chosen: argparse.Namespace) -> None:
 def _fitting_all(base: Config, corpus: Path, encoder: Encoder, texts: Sequence[str]) -> list[str]:
     """The texts that fit the model in the smallest vocabulary, and so in all: a smaller one needs more pieces."""
     smallest = min(variant.config(base).model.vocab_size for variant in VARIANTS)
-    tokenizer = Tokenizer.prune(encoder.tokenizer, read_texts(corpus), smallest)
+    tokenizer = prune(encoder.tokenizer, read_texts(corpus), smallest)
     return fitting(texts, tokenizer, base.model.max_seq_len)
 
 

@@ -29,6 +29,7 @@ from invlib.training.pairs import Pairs, read_texts
 from invlib.training.run import Run
 from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
+from invlib.training.vocabulary import prune
 
 VALIDATION_ROWS = 512
 VALIDATION_STEPS = 8
@@ -136,7 +137,7 @@ def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path
         if own.vocab_size == config.model.vocab_size:
             return own
     if config.model.decoder_tokenizer == "pruned":
-        return Tokenizer.prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
+        return prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
     return Tokenizer.load(config.model.decoder_tokenizer)
 
 

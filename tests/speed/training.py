@@ -27,12 +27,12 @@ from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.masking import mask_tokens, stratified_counts, subs_logits
 from invlib.model import Attention, ConditionalMDLM
-from invlib.tokenizer import Tokenizer
 from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
 from invlib.training.pairs import Pairs, read_texts
 from invlib.training.start import initial_model
 from invlib.training.trainer import Trainer
+from invlib.training.vocabulary import prune
 from tests.speed.machine import description
 
 OURS, PLAIN = "ours", "straightforward"
@@ -172,7 +172,7 @@ def _start(config: Config, texts: list[str], folder: Path) -> tuple[ConditionalM
     (folder / "sentences.txt").write_text("\n".join(" ".join(text.split()) for text in texts), encoding="utf-8")
     dtype = torch.bfloat16 if config.training.bf16 else torch.float32
     encoder = Encoder.load(config.model.encoder_model, device=Accelerator().device, dtype=dtype)
-    tokenizer = Tokenizer.prune(encoder.tokenizer, texts, config.model.vocab_size)
+    tokenizer = prune(encoder.tokenizer, texts, config.model.vocab_size)
     pairs = Pairs.build(folder / "pairs", folder / "sentences.txt", encoder, tokenizer, config.model.max_seq_len)
     return initial_model(config, encoder, tokenizer, pairs), pairs
 

@@ -12,6 +12,7 @@ from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
 from invlib.training import pairs
 from invlib.training.pairs import Pairs, read_texts
+from invlib.training.vocabulary import prune
 
 MAX_SEQ_LEN = 14
 USABLE = [
@@ -40,7 +41,7 @@ def encoder(tiny_qwen3_folder) -> Encoder:
 @pytest.fixture(scope="module")
 def words(minilm) -> Tokenizer:
     """A tokenizer that keeps every word of the corpus whole, so that tokens can be counted by eye."""
-    return Tokenizer.prune(minilm.tokenizer, CORPUS, 2304)
+    return prune(minilm.tokenizer, CORPUS, 2304)
 
 
 @pytest.fixture

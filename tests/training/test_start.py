@@ -10,9 +10,9 @@ from invlib import checkpoint
 from invlib.config import Config, ModelConfig, TrainingConfig
 from invlib.encoder import Encoder
 from invlib.errors import InputError
-from invlib.tokenizer import Tokenizer
 from invlib.training.pairs import Pairs
 from invlib.training.start import initial_model
+from invlib.training.vocabulary import prune
 
 FROM_ENCODER = Config(
     model=ModelConfig(
@@ -107,7 +107,7 @@ def test_an_encoder_that_is_no_bert_is_refused(tiny_qwen3_folder, pruned, pairs)
 
 
 def test_a_continued_model_takes_known_pieces_along_and_new_ones_from_the_encoder(minilm, sentences, pairs, tmp_path):
-    old, new = (Tokenizer.prune(minilm.tokenizer, sentences, size) for size in (2100, 2304))
+    old, new = (prune(minilm.tokenizer, sentences, size) for size in (2100, 2304))
     small = dataclasses.replace(FROM_ENCODER.model, vocab_size=2100)
     before = initial_model(dataclasses.replace(FROM_ENCODER, model=small), minilm, old, pairs)
     with torch.no_grad():
