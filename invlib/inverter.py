@@ -16,13 +16,12 @@ from invlib.errors import InputError, options_of
 from invlib.masking import subs_logits
 from invlib.model import ConditionalMDLM, Modulation, median_length
 from invlib.policies import top_confidence
-from invlib.sampler import Grid, Predict, denoise, linear_grid, row_streams
+from invlib.sampler import Predict, Sampling, denoise, row_streams
 from invlib.search import Encode, Ledger, Strategy, Target, Tokens, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
 TOP_K = 5  # alternatives kept per position and step
-SAMPLER_OPTIONS = ("num_steps", "policy", "grid", "temperature", "order_noise")
 LONG = 512  # vectors from which on a progress bar is shown
 
 
@@ -39,11 +38,9 @@ class Inversion:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How masks become text.
+class Decoding(Sampling):
+    """How a vector becomes text: a `Sampling`, and what it listens to.
 
-    policy: which positions are visible after the next step; one of `invlib.policies`.
-    grid, temperature, order_noise: see `sampler.denoise`.
     guidance_scale: w in uncond + w (cond - uncond), on log-probabilities (classifier-free guidance). It rises from 1,
       all masked, to its value, none masked: strong guidance helps late and hurts early (arXiv 2507.08965). Unless it
       is 1, the model is called twice as often.
@@ -52,19 +49,13 @@ class Decoding:
     start: {position: token id or piece} to go on from: visible, but a policy that re-masks may change them.
     """
 
-    num_steps: int = 8
-    policy: Any = top_confidence
-    grid: Grid = linear_grid
-    temperature: float = 0.0
-    order_noise: float = 0.0
     guidance_scale: float = 1.0
     conditional: bool = True
     pinned: Mapping[int, int | str] | None = None
     start: Mapping[int, int | str] | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.policy):
-            raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {self.policy!r}")
+        super().__post_init__()
         w = self.guidance_scale
         if not 0 <= w < np.inf or (w != 1 and not self.conditional):
             raise InputError(f"guidance_scale must be 0 or more, and 1 with conditional=False; got {w}")
@@ -150,7 +141,6 @@ class Inverter:
 
         return Encoder.load(self.config.encoder_model, device=self.model.device)
 
-    # The eight that decide what comes back have names of their own; the rest are fields of Decoding and Drafting.
     def invert(
         self,
         vectors: Any,
@@ -164,37 +154,28 @@ class Inverter:
         verify: bool = False,
         **options: Any,
     ) -> Inversion:
-        """Vectors → sentences, starting from all masks: drafts, then a search from them, or one look at the result.
+        """Vectors → sentences, from all masks: drafts, then a search from them, or one look at the result.
 
-        vectors: one [embed_dim] or many [n, embed_dim]; numpy, torch or lists; integers become float32. Only the
-          direction counts: every vector is scaled to unit length, as the encoder's are.
-        length: number of tokens, for all or per vector. Default: what the model predicts from the vector; a
-          checkpoint without a length head decodes all its positions.
-        noise_level: σ√d of the Gaussian noise that the vectors are known to carry, for all or per vector; needs a
-          checkpoint that was trained with a noise condition. 0: clean.
-        search: the encoder in the loop: one of the strategies of `invlib.search`, or several in their order.
-        verify: encode each text once and report its cosine to the vector; costs one encoder query a vector.
+        vectors: [embed_dim] or [n, embed_dim], numpy, torch or lists; only their direction counts.
+        length: number of tokens, for all or per vector; default: what the model predicts, or all its positions.
+        noise_level: σ√d of the vectors' Gaussian noise, for all or per vector (needs a noise condition); 0: clean.
+        search: the encoder in the loop: strategies of `invlib.search` in their order. verify: encode each text once.
         options: fields of `Decoding` (temperature, guidance_scale, …) and `Drafting` (candidates, generator, …).
 
-        Raises `InputError` for a wrong dimension, NaN, infinite or zero vectors, no vector at all, and every option
-        outside its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
+        Raises `InputError` for a wrong dimension, NaN, infinite or zero vectors, none at all, and every option outside
+        its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
         decoding, drafting = options_of((Decoding, Drafting), options)
         drafting.check(decoding)
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         noise = self._noise_levels(noise_level, len(vectors))
-        lengths = self._lengths(vectors, length, noise)
         streams = row_streams(len(vectors) * drafting.candidates, drafting.generator)
-
-        drafts = self._drafts(vectors, lengths, noise, (decoding, drafting), streams)
+        drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, (decoding, drafting), streams)
         result = _likeliest(drafts, drafting, decoding)
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
-            levels, firsts = np.zeros(len(vectors)) if noise is None else noise, streams[:: drafting.candidates]
-            about = {"encode": encode, "pinned": pinned}
-            each = zip(vectors, firsts, levels, strict=True)
-            targets = (self.target(v, generator=g, noise_level=float(level), **about) for v, g, level in each)
+            targets = self._targets(vectors, noise, streams[:: drafting.candidates], pinned, encode)
             return _after_search(result, search_all(targets, search, [own.tokens for own in drafts]))
         return self._verified(result, vectors, encode) if verify else result
 
@@ -259,9 +240,9 @@ class Inverter:
             predict = self._guided(predict, prior, lengths, decoding.guidance_scale)
         pinned = self._grid("pinned", decoding.pinned or {}, lengths)
         start = torch.where(pinned == mask, self._grid("start", decoding.start or {}, lengths), pinned)
-        sampler = {name: getattr(decoding, name) for name in SAMPLER_OPTIONS}
+        how = {f.name: getattr(decoding, f.name) for f in fields(Sampling)}
         given = {"start": start, "pinned": pinned != mask, "top_k": top_k, "generator": generator}
-        return denoise(predict, lengths, mask_token_id=mask, **given, **sampler)
+        return denoise(predict, lengths, mask_token_id=mask, **given, **how)
 
     def _guided(self, conditional: Predict, prior: Modulation, lengths: Tensor, guidance_scale: float) -> Predict:
         mask = self.config.mask_token_id
@@ -378,6 +359,11 @@ class Inverter:
         length_probs = np.exp(self.length_log_probs(vectors, noise_level)[0])
         generator = generator or torch.Generator()
         return Target(ledger, denoiser, length_probs, generator=generator, device=self.model.device)
+
+    def _targets(self, vectors, noise, streams, pinned, encode) -> Iterator[Target]:
+        levels = np.zeros(len(vectors)) if noise is None else noise
+        for vector, stream, level in zip(vectors, streams, levels, strict=True):
+            yield self.target(vector, encode=encode, pinned=pinned, generator=stream, noise_level=float(level))
 
     def _verified(self, result: Inversion, vectors: np.ndarray, encode: Encode | None) -> Inversion:
         from invlib.metrics import reencoded_cosines  # only here: metrics bring pandas and scipy along

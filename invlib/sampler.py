@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invlib.errors import InputError
+from invlib.errors import InputError, options_of
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
-from invlib.policies import Policy, Prediction, StepContext, is_looking_back, top_confidence
+from invlib.policies import Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
 
 # (xt [rows, length], which rows of the batch these are, at which positions) → logits there, row-major.
@@ -27,56 +29,67 @@ def cosine_grid(progress: float) -> float:
     return math.cos(math.pi / 2 * progress)
 
 
-# More than eight parameters: they are the knobs of every sampler of the field, each with its usual default.
+@dataclass(frozen=True)
+class Sampling:
+    """How masks become tokens.
+
+    policy: which positions are visible after the next step; one of `invlib.policies`.
+    grid: share of the steps done → time t. temperature: 0 writes the likeliest token, 1 samples from the model.
+    order_noise: how random the order of the confidence policies is; for drafts that differ.
+    """
+
+    num_steps: int = 8
+    policy: Any = top_confidence
+    grid: Grid = linear_grid
+    temperature: float = 0.0
+    order_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise InputError(f"num_steps must be at least 1, got {self.num_steps}")
+        for name in ("temperature", "order_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not callable(self.policy):
+            raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {self.policy!r}")
+
+
 def denoise(
     predict: Predict,
     lengths: Int[Tensor, "batch"],
     *,
     mask_token_id: int,
-    num_steps: int,
-    policy: Policy = top_confidence,
-    grid: Grid = linear_grid,
-    temperature: float = 0.0,
-    order_noise: float = 0.0,
     start: Int[Tensor, "batch length"] | None = None,
     pinned: Bool[Tensor, "batch length"] | None = None,
     top_k: int = 5,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    **options: Any,
 ) -> Iterator[Step]:
     """Uncover sequences of the given lengths; yields num_steps + 1 Steps, the start first (Sahoo et al. 2024, §3).
 
-    grid: share of the steps done → time t. temperature: 0 writes the likeliest token, 1 samples from the model.
-    order_noise: how random the order of the confidence policies is; for drafts that differ.
     start: tokens to begin with (default: all masks). pinned: which of its tokens no policy changes (default: all).
     generator: seeds one stream per row, so that a batch of two equals two batches of one; or those streams.
-
-    Raises `InputError` for num_steps < 1, a negative temperature or order_noise, a start without a mask, or an empty
-    batch.
+    options: fields of `Sampling`. Raises `InputError` for what is outside their domain, a start without a mask, no row.
     """
-    _check(num_steps, temperature, order_noise, lengths)
-    streams, inside = row_streams(len(lengths), generator), length_mask(lengths, int(lengths.max()))
-    xt = _started(start, inside, mask_token_id)
+    (how,), inside = options_of((Sampling,), options), _inside(lengths)
+    streams, xt = row_streams(len(lengths), generator), _started(start, inside, mask_token_id)
     given = xt != mask_token_id
     pinned = given if pinned is None else given & pinned | ~inside
     free, everything = (~given).sum(dim=1), torch.ones_like(given)
     committed = torch.full(xt.shape, torch.nan, device=xt.device).masked_fill(given & inside, 1.0)
     ask = Remembered(predict, len(lengths), xt.device)
-    yield _step((0, num_steps), xt, ~everything, committed, None, ask.calls, top_k)
-
-    for index in range(1, num_steps + 1):
+    yield _step((0, how.num_steps), xt, ~everything, committed, None, ask.calls, top_k)
+    for index in range(1, how.num_steps + 1):
         masked = xt == mask_token_id
-        asked = inside & (free > 0)[:, None] if is_looking_back(policy) else masked
+        asked = inside & (free > 0)[:, None] if is_looking_back(how.policy) else masked
         logits = ask(xt, asked)
-        uniform = _uniform_where(masked, streams)[asked] if temperature else None
-        x0, confidence = _propose(logits, xt, asked, mask_token_id, temperature, uniform)
+        x0, confidence = _propose(logits, xt, asked, mask_token_id, how.temperature, streams)
         prediction = Prediction(masked, pinned, asked, logits, mask_token_id, x0, confidence, committed)
-        t, s = grid((index - 1) / num_steps), grid(index / num_steps)
-        context = StepContext(index, num_steps, t, s, free, lambda: _uniform(streams, lengths), order_noise)
-        visible = everything if index == num_steps else policy(prediction, context) | pinned
-        uncovered = masked & visible
-        xt = torch.where(visible, x0, mask_token_id)
+        context = _context(how, index, free, lambda: _uniform(streams, lengths))
+        visible = everything if index == how.num_steps else how.policy(prediction, context) | pinned
+        uncovered, xt = masked & visible, torch.where(visible, x0, mask_token_id)
         committed = torch.where(uncovered, confidence, committed).masked_fill(~visible, torch.nan)
-        yield _step((index, num_steps), xt, uncovered, committed, prediction, ask.calls, top_k)
+        yield _step((index, how.num_steps), xt, uncovered, committed, prediction, ask.calls, top_k)
         del prediction, logits  # before the model writes the next ones: they are the largest thing here
 
 
@@ -128,6 +141,17 @@ def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generato
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
+def _inside(lengths: Tensor) -> Tensor:
+    if len(lengths) == 0 or int(lengths.min()) < 1:
+        raise InputError("every sequence needs a length of at least 1")
+    return length_mask(lengths, int(lengths.max()))
+
+
+def _context(how: Sampling, index: int, free: Tensor, noise: Callable[[], Tensor]) -> StepContext:
+    t, s = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
+    return StepContext(index, how.num_steps, t, s, free, noise, how.order_noise)
+
+
 def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor:
     padding = 0 if mask_token_id else 1  # any token but the mask
     if start is None:
@@ -147,9 +171,10 @@ def _merged(fresh: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _propose(
-    logits: Tensor, xt: Tensor, asked: Tensor, mask_token_id: int, temperature: float, uniform: Tensor | None
+    logits: Tensor, xt: Tensor, asked: Tensor, mask_token_id: int, temperature: float, streams: list[torch.Generator]
 ) -> tuple[Int[Tensor, "batch length"], Float[Tensor, "batch length"]]:
     """The token of each asked position, chosen where it is masked, and its probability; NaN where not asked."""
+    uniform = _uniform_where(xt == mask_token_id, streams)[asked] if temperature else None
     shown = xt[asked]
     written, probability = shown.clone(), torch.empty(len(shown), device=xt.device)
     for rows, log_probs in log_probs_by_rows(logits, mask_token_id):
@@ -195,13 +220,3 @@ def _step(of: tuple[int, int], tokens, uncovered, confidence, prediction, calls,
             top_ids[prediction.asked] = torch.cat([some.indices for some in best])
             top_probs[prediction.asked] = torch.cat([some.values for some in best]).exp()
     return Step(*of, tokens, uncovered, confidence, top_ids, top_probs, calls)
-
-
-def _check(num_steps: int, temperature: float, order_noise: float, lengths: Tensor) -> None:
-    if num_steps < 1:
-        raise InputError(f"num_steps must be at least 1, got {num_steps}")
-    for name, value in (("temperature", temperature), ("order_noise", order_noise)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} must be 0 or more, got {value}")
-    if len(lengths) == 0 or int(lengths.min()) < 1:
-        raise InputError("every sequence needs a length of at least 1")
