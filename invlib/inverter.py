@@ -17,7 +17,7 @@ from invlib.masking import subs_logits
 from invlib.model import ConditionalMDLM, Modulation, median_length
 from invlib.policies import top_confidence
 from invlib.sampler import Predict, Sampling, denoise, row_streams
-from invlib.search import Encode, Ledger, Strategy, Target, Tokens, search_all
+from invlib.search import Encode, Strategy, Target, Tokens, closest, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -141,6 +141,7 @@ class Inverter:
 
         return Encoder.load(self.config.encoder_model, device=self.model.device)
 
+    # Eight that decide what comes back have names of their own; all others are fields of two option values.
     def invert(
         self,
         vectors: Any,
@@ -176,7 +177,8 @@ class Inverter:
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
             targets = self._targets(vectors, noise, streams[:: drafting.candidates], pinned, encode)
-            return _after_search(result, search_all(targets, search, [own.tokens for own in drafts]))
+            done = search_all(targets, search, [own.tokens for own in drafts])
+            return replace(result, **closest(done, result.texts, result.model_calls))
         return self._verified(result, vectors, encode) if verify else result
 
     def _drafts(
@@ -328,37 +330,12 @@ class Inverter:
             )
         return int(ids[0])
 
-    def target(
-        self,
-        vector: np.ndarray,
-        *,
-        encode: Encode | None = None,
-        pinned: Mapping[int, int | str] | None = None,
-        generator: torch.Generator | None = None,
-        noise_level: float = 0.0,
-    ) -> Target:
-        """What `search.improve` works on: one vector [embed_dim], this denoiser, and the encoder that is asked."""
-        vectors = check_vectors(vector, self.config.embedding_cond_dim)
-        noise = self._noise_levels(noise_level, 1)
-        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
-
-        def denoiser(lengths: Tensor, toward: np.ndarray) -> Predict:
-            row = torch.from_numpy(toward[None]).to(self.model.device)
-            with torch.inference_mode():
-                modulation = self.model.modulation(row, noise_level=level)
-            return self.model.predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
-
-        ledger = Ledger(
-            vectors[0],
-            encode or self.encoder.encode,
-            self.tokenizer.decode,
-            mask_token_id=self.config.mask_token_id,
-            max_length=self.config.max_seq_len,
-            pinned={position: self.token_id(token) for position, token in (pinned or {}).items()},
-        )
-        length_probs = np.exp(self.length_log_probs(vectors, noise_level)[0])
-        generator = generator or torch.Generator()
-        return Target(ledger, denoiser, length_probs, generator=generator, device=self.model.device)
+    def target(self, vector: np.ndarray, *, pinned: Mapping[int, int | str] | None = None, **options: Any) -> Target:
+        """What `search.improve` works on: one vector [embed_dim] and this denoiser; options: those of `Target.of`."""
+        (vector,) = check_vectors(vector, self.config.embedding_cond_dim)
+        self._noise_levels(options.get("noise_level", 0.0), 1)
+        pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}
+        return Target.of(self, vector, pinned=pinned, **options)
 
     def _targets(self, vectors, noise, streams, pinned, encode) -> Iterator[Target]:
         levels = np.zeros(len(vectors)) if noise is None else noise
@@ -371,20 +348,6 @@ class Inverter:
         cosines = reencoded_cosines(vectors, result.texts, encode or self.encoder.encode)
         queries = np.array([int(bool(text.strip())) for text in result.texts])
         return replace(result, cosines=cosines, encoder_queries=queries)
-
-
-def _after_search(result: Inversion, done: list[tuple[Target, str | None]]) -> Inversion:
-    """The closest texts that were found; vectors that a stopped search did not reach keep their drafts."""
-    n, texts, calls = len(result.texts), list(result.texts), result.model_calls.copy()
-    cosines, queries = np.full(n, np.nan), np.zeros(n, int)
-    errors: list[str | None] = ["the search was stopped before it began"] * n
-    for row, (target, error) in enumerate(done):
-        for best in target.ledger.best(1):
-            texts[row], cosines[row] = best.text, best.cosine
-        queries[row], errors[row] = target.ledger.queries, error
-        calls[row] += target.model_calls
-    found = {"texts": texts, "cosines": cosines, "model_calls": calls, "encoder_queries": queries, "errors": errors}
-    return replace(result, **found)
 
 
 def _likeliest(drafts: list[Drafts], drafting: Drafting, decoding: Decoding) -> Inversion:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.errors import InputError, options_of
-from invlib.masking import length_mask, log_probs_by_rows, subs_logits
+from invlib.masking import length_mask, log_probs_by_rows
 from invlib.policies import Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
 
@@ -119,18 +119,6 @@ class Remembered:
             self._logits = new if fresh.all() else _merged(fresh, new, self._logits)
         self._xt, self._row = xt, row
         return self._logits
-
-
-def leave_one_out(
-    predict: Predict, tokens: Int[Tensor, "batch length"], at: Bool[Tensor, "batch length"], mask_token_id: int
-) -> Float[Tensor, "asked vocab"]:
-    """log p(. | all other tokens) for every position of `at`, row-major: each is masked alone, a model call each."""
-    row, position = at.nonzero(as_tuple=True)
-    only = torch.zeros(len(row), tokens.shape[1], dtype=torch.bool, device=tokens.device)
-    only[torch.arange(len(row), device=tokens.device), position] = True
-    with torch.no_grad():
-        logits = predict(tokens[row].masked_fill(only, mask_token_id), row, only)
-    return subs_logits(logits.float(), mask_token_id).log_softmax(dim=-1)
 
 
 def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> list[torch.Generator]:

@@ -22,7 +22,8 @@ from invlib.policies import (
     top_confidence,
     top_margin,
 )
-from invlib.sampler import Remembered, cosine_grid, denoise, leave_one_out, row_streams
+from invlib.sampler import Remembered, cosine_grid, denoise, row_streams
+from invlib.search.target import leave_one_out
 
 MASK, VOCAB = 4, 23
 LENGTHS = torch.tensor([1, 4, 7, 9])

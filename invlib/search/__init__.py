@@ -6,6 +6,7 @@ found. All go through one `Ledger`, which encodes no text twice and never asks m
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from invlib.search.best_of import BestOf
@@ -25,6 +26,7 @@ __all__ = [
     "SwapBeam",
     "Target",
     "Tokens",
+    "closest",
     "improve",
     "search_all",
 ]
@@ -69,3 +71,19 @@ def search_all(
                 break
             bar.update()
     return done
+
+
+def closest(done: Sequence[tuple[Target, str | None]], texts: Sequence[str], model_calls: np.ndarray) -> dict:
+    """Of `search_all`: the closest text for every vector, its cosine, what it cost, and what ended the search.
+
+    texts, model_calls: of the drafts, [n]; they stay for vectors that a stopped search did not reach.
+    """
+    texts, calls = list(texts), model_calls.copy()
+    cosines, queries = np.full(len(texts), np.nan), np.zeros(len(texts), int)
+    errors: list[str | None] = ["the search was stopped before it began"] * len(texts)
+    for row, (target, error) in enumerate(done):
+        for best in target.ledger.best(1):
+            texts[row], cosines[row] = best.text, best.cosine
+        queries[row], errors[row] = target.ledger.queries, error
+        calls[row] += target.model_calls
+    return {"texts": texts, "cosines": cosines, "model_calls": calls, "encoder_queries": queries, "errors": errors}

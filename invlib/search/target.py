@@ -1,15 +1,16 @@
 """Target: the vector of a search, and the denoiser that writes towards it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.masking import subs_logits
-from invlib.sampler import Predict, denoise, leave_one_out
-from invlib.search.ledger import Found, Ledger, Tokens
+from invlib.sampler import Predict, denoise
+from invlib.search.ledger import Encode, Found, Ledger, Tokens
 
 DRAFT_STEPS = 8
 REFILL_STEPS = 4
@@ -37,6 +38,31 @@ class Target:
         self.generator = generator
         self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         self.model_calls = 0
+
+    @classmethod
+    def of(
+        cls,
+        inverter: Any,
+        vector: Float[np.ndarray, "embed"],
+        *,
+        encode: Encode | None = None,
+        pinned: Mapping[int, int] | None = None,
+        generator: torch.Generator | None = None,
+        noise_level: float = 0.0,
+    ) -> "Target":
+        """The target of one unit vector and an `Inverter`: its denoiser, its lengths, and the encoder that is asked."""
+        model, config = inverter.model, inverter.config
+        level = torch.tensor([noise_level], device=model.device) if noise_level else None
+
+        def denoiser(lengths: Tensor, toward: np.ndarray) -> Predict:
+            with torch.inference_mode():
+                modulation = model.modulation(torch.from_numpy(toward[None]).to(model.device), noise_level=level)
+            return model.predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
+
+        encode, about = encode or inverter.encoder.encode, {"pinned": pinned or {}, "max_length": config.max_seq_len}
+        ledger = Ledger(vector, encode, inverter.tokenizer.decode, mask_token_id=config.mask_token_id, **about)
+        length_probs = np.exp(inverter.length_log_probs(vector, noise_level)[0])
+        return cls(ledger, denoiser, length_probs, generator=generator or torch.Generator(), device=model.device)
 
     def draft(self, count: int, temperature: float, order_noise: float) -> list[Tokens]:
         """Fresh drafts that differ in length, order and words."""
@@ -92,6 +118,18 @@ class Target:
         with torch.no_grad():
             logits = predict(grid, torch.arange(len(rows), device=self.device), grid == self.mask_token_id)
         return subs_logits(logits.float(), self.mask_token_id).log_softmax(dim=-1).cpu()
+
+
+def leave_one_out(
+    predict: Predict, tokens: Int[Tensor, "batch length"], at: Bool[Tensor, "batch length"], mask_token_id: int
+) -> Float[Tensor, "asked vocab"]:
+    """log p(. | all other tokens) for every position of `at`, row-major: each is masked alone, a model call each."""
+    row, position = at.nonzero(as_tuple=True)
+    only = torch.zeros(len(row), tokens.shape[1], dtype=torch.bool, device=tokens.device)
+    only[torch.arange(len(row), device=tokens.device), position] = True
+    with torch.no_grad():
+        logits = predict(tokens[row].masked_fill(only, mask_token_id), row, only)
+    return subs_logits(logits.float(), mask_token_id).log_softmax(dim=-1)
 
 
 def _padded(rows: Sequence[Tokens], device: torch.device) -> Tensor:
