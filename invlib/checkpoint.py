@@ -120,18 +120,20 @@ def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=t
 
 
 def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
-    """Write beside `path`, flush to disk, then replace it in one step.
+    """Write beside `path`, in a folder that is made where it is missing, flush to disk, then replace it in one step.
 
     Raises `InputError` when the disk is full or the folder cannot be written; `path` is then as it was.
     """
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_to(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors wrap the OSError
-        partial.unlink(missing_ok=True)
+        if partial.is_file():  # its folder may be none
+            partial.unlink()
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full" if full else first_line(error)
         raise InputError(

@@ -7,16 +7,14 @@ budget, the same for all. The length head gets the same guess; nothing else chan
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sklearn.linear_model import Ridge
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -24,7 +22,7 @@ from tqdm.auto import tqdm
 
 from invlib.checkpoint import assemble, fingerprint, locate, write_atomically
 from invlib.config import Config, TrainingConfig
-from invlib.errors import InputError
+from invlib.errors import InputError, first_line
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
@@ -72,95 +70,22 @@ class KnownTexts(Pairs):
         self.tokens, self.lengths, self.embeddings = tokens, lengths, embeddings
 
     @classmethod
-    def draw(cls, inverter: Inverter, texts: Sequence[str], count: int = SENTENCES, *, seed: int = 0) -> "KnownTexts":
+    def draw(cls, inverter: Inverter, texts: Sequence[str], count: int = SENTENCES) -> "KnownTexts":
         """`count` of the texts that fit the model, at random, encoded. Raises `InputError` when fewer than two do."""
         tokenizer, top = inverter.tokenizer, inverter.config.max_seq_len
-        order = np.random.default_rng(seed).permutation(len(texts))[: 2 * count]  # some will be too long
+        order = np.random.default_rng(0).permutation(len(texts))[: 2 * count]  # some will be too long
         known = fitting([texts[row] for row in order], tokenizer, top)[:count]
         if len(known) < 2:
-            raise InputError(
-                f"{len(known)} of {len(texts)} texts have {MIN_TOKENS} to {top} tokens; "
-                "an attacker needs at least 2, and learns little from fewer than some thousand"
-            )
+            raise InputError(f"{len(known)} of {len(texts)} texts have {MIN_TOKENS} to {top} tokens; give more texts")
         ids = [torch.tensor(own) for own in tokenizer.encode(known)]
         tokens, lengths = pad_sequence(ids, batch_first=True).numpy(), np.array([len(own) for own in ids])
         return cls(tokens, lengths, inverter.encoder.encode(known, batch_size=128))
 
 
-@dataclass(frozen=True)
-class Attacker:
-    """An adapted `cond_proj`, the defence it was made for, and the weights it belongs to."""
-
-    defence: str
-    checkpoint: str  # SHA-256, see checkpoint.fingerprint
-    weights: Mapping[str, Tensor]  # of cond_proj, named as in the model; and the linear guess: matrix, offset
-
-    def inverter(self, naive: Inverter) -> Inverter:
-        """The naive inverter with this projection; all other weights are shared, and so is the encoder.
-
-        A length head that listens to the vector itself hears the linear guess instead.
-
-        Raises `InputError` for an inverter of other weights.
-        """
-        found = fingerprint(naive.model)
-        if found != self.checkpoint:
-            raise InputError(
-                f"the attacker on {self.defence} was made for weights {self.checkpoint[:12]}…, these are "
-                f"{found[:12]}…; make it again: python -m invlib.studies attackers --text FILE"
-            )
-        model, changed = naive.model, {name: w for name, w in self.weights.items() if name.startswith(PREFIX)}
-        if naive.config.length_dim:
-            changed |= _after_guess(model, "length_head.0.", self.weights["matrix"], self.weights["offset"])
-        changed = {name: w.to(model.device, model.dtype) for name, w in changed.items()}
-        adapted = assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
-        return Inverter(adapted, naive.tokenizer, naive.encoder)
-
-    def save(self, path: str | Path) -> None:
-        """Write it as safetensors in bf16, about 0.9 MB for the bundled checkpoint."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stored = {name: value.to(torch.bfloat16).contiguous() for name, value in self.weights.items()}
-        about = {"defence": self.defence, "checkpoint": self.checkpoint}
-        write_atomically(path, lambda partial: save_file(stored, partial, metadata=about))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Attacker":
-        """Read one. Raises `InputError` for a file that is absent, damaged or something else."""
-        path = Path(path)
-        if not path.is_file():
-            known = sorted(other.stem for other in path.parent.glob("*.safetensors"))
-            raise InputError(
-                f"there is no attacker {path.stem!r} in {path.parent}; there: {', '.join(known) or 'none'}; "
-                "make them: python -m invlib.studies attackers --text FILE"
-            )
-        try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-            return cls(about["defence"], about["checkpoint"], load_file(path))
-        except (SafetensorError, OSError, KeyError) as error:
-            raise InputError(f"{path} cannot be read as an attacker ({error}); make it again") from None
-
-
-def load_attackers(naive: Inverter, folder: str | Path | None = None) -> dict[str, Inverter]:
-    """The adapted inverters of every studied defence, by its name; default: those beside the bundled checkpoint.
-
-    Raises `InputError` for one that is missing or belongs to other weights.
-    """
-    folder = locate("minilm") / "attackers" if folder is None else Path(folder)
-    names = studied(naive.config.embedding_cond_dim)
-    return {name: Attacker.load(folder / f"{name}.safetensors").inverter(naive) for name in names}
-
-
 def adapt(
-    naive: Inverter,
-    defence: Perturbation,
-    known: KnownTexts,
-    *,
-    name: str | None = None,
-    steps: int = STEPS,
-    seed: int = 0,
-) -> Attacker:
-    """Adapt the naive inverter to a defence, seen on the known texts.
+    naive: Inverter, defence: Perturbation, known: KnownTexts, *, steps: int = STEPS, seed: int = 0
+) -> dict[str, Tensor]:
+    """Adapt the naive inverter to a defence, seen on the known texts; returns what `adapted` takes.
 
     First in closed form: `linear_guess`, multiplied into the first layer. Then `steps` updates of `cond_proj` with
     AdamW on the loss of the training, with fresh noise every time.
@@ -173,12 +98,54 @@ def adapt(
     training = dataclasses.replace(TRAINING, max_steps=steps + 1, seed=seed, **precise)  # the last one has no rate left
     trainer = Trainer(assemble(own.config, start, Path("the attacker")), training, Accelerator())
     batches = EqualLengthBatches(known.lengths, Mix([np.arange(len(known))], [1.0], seed), training.batch_size)
-    for number in tqdm(range(steps), desc=name or defence.name, unit=" steps", leave=False):
+    for number in tqdm(range(steps), desc=defence.name, unit=" steps", leave=False):
         batch = make_batch(known, batches, number, Config(own.config, training), trainer.accelerator)
         trainer.update([_defended(batch, defence, generator)])
-    adapted = {key: value for key, value in trainer.model.state_dict().items() if key.startswith(PREFIX)}
-    stored = {key: value.to("cpu", torch.bfloat16) for key, value in {**adapted, **guess}.items()}
-    return Attacker(name or defence.name, fingerprint(own), stored)
+    trained = {name: value for name, value in trainer.model.state_dict().items() if name.startswith(PREFIX)}
+    return {name: value.to("cpu", torch.bfloat16).contiguous() for name, value in {**trained, **guess}.items()}
+
+
+def adapted(naive: Inverter, weights: Mapping[str, Tensor]) -> Inverter:
+    """The naive inverter with the projection that `adapt` returns; all other weights and the encoder are shared.
+
+    weights: `cond_proj.…`, named as in the model, and the linear guess: `matrix` [d, d], `offset` [d]. A length head
+      that listens to the vector itself hears the guess instead.
+    """
+    model, changed = naive.model, {name: w for name, w in weights.items() if name.startswith(PREFIX)}
+    if naive.config.length_dim:
+        changed |= _after_guess(model, "length_head.0.", weights["matrix"], weights["offset"])
+    changed = {name: w.to(model.device, model.dtype) for name, w in changed.items()}
+    attacker = assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
+    return Inverter(attacker, naive.tokenizer, naive.encoder)
+
+
+def save_attacker(path: Path, naive: Inverter, weights: Mapping[str, Tensor]) -> None:
+    """Write what `adapt` returned, and which weights it belongs to; about 0.9 MB for the bundled checkpoint."""
+    about = {"defence": path.stem, "checkpoint": fingerprint(naive.model)}
+    write_atomically(path, lambda partial: save_file(dict(weights), partial, metadata=about))
+
+
+def load_attackers(naive: Inverter, folder: str | Path | None = None) -> dict[str, Inverter]:
+    """The adapted inverters of every studied defence, by its name; default: those beside the bundled checkpoint.
+
+    Raises `InputError` for one that is missing, damaged, or belongs to other weights.
+    """
+    folder, own = locate("minilm") / "attackers" if folder is None else Path(folder), fingerprint(naive.model)
+    names = studied(naive.config.embedding_cond_dim)
+    return {name: adapted(naive, _read(folder / f"{name}.safetensors", own)) for name in names}
+
+
+def _read(path: Path, own: str) -> dict[str, Tensor]:
+    again = "make it: python -m invlib.studies attackers --text FILE"
+    try:
+        with safe_open(path, "pt") as file:
+            made_for = file.metadata()["checkpoint"]
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as an attacker ({first_line(error)}); {again}") from None
+    if made_for != own:
+        raise InputError(f"{path} was made for weights {made_for[:12]}…, these are {own[:12]}…; {again}")
+    return weights
 
 
 def linear_guess(
@@ -187,9 +154,13 @@ def linear_guess(
     """matrix B [d, d] and offset c [d] of z ≈ z' B + c, by ridge regression; z, z': the clean and the defended vectors,
     standardised as the model does it.
     """
-    defended = _standardised(model, apply(defence, known.embeddings, generator).vectors)
+    clean = known.embeddings.astype(np.float64)
+    defended = apply(defence, known.embeddings, generator).vectors.astype(np.float64)
+    if model.config.standardize:
+        mean, std = (value.double().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
+        clean, defended = (clean - mean) / std, (defended - mean) / std
     ridge = Ridge(RIDGE * len(defended) * defended.var(axis=0).mean())
-    ridge.fit(defended, _standardised(model, known.embeddings))
+    ridge.fit(defended, clean)
     return torch.from_numpy(ridge.coef_.T).float(), torch.from_numpy(ridge.intercept_).float()
 
 
@@ -208,15 +179,6 @@ def _after_guess(model: ConditionalMDLM, layer: str, matrix: Tensor, offset: Ten
     on_vector, on_others = weight.tensor_split([len(matrix)], dim=1)
     changed = {"weight": torch.cat([on_vector @ matrix.T, on_others], dim=1), "bias": bias + on_vector @ offset}
     return {layer + part: value.to(model.device) for part, value in changed.items()}
-
-
-def _standardised(model: ConditionalMDLM, vectors: np.ndarray) -> np.ndarray:
-    """What `cond_proj` is given, float64 [n, d]."""
-    vectors = vectors.astype(np.float64)
-    if not model.config.standardize:
-        return vectors
-    mean, std = (value.double().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
-    return (vectors - mean) / std
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +202,6 @@ def run(chosen: argparse.Namespace) -> None:
     out = chosen.out or locate(chosen.checkpoint) / "attackers"
     known = KnownTexts.draw(inverter, read_texts(chosen.text), chosen.sentences)
     for name in chosen.only or defences:
-        started = time.perf_counter()
-        adapt(inverter, defences[name], known, name=name, steps=chosen.steps).save(out / f"{name}.safetensors")
-        print(f"{name:16} {time.perf_counter() - started:6.1f} s  {out / name}.safetensors", flush=True)
+        path = out / f"{name}.safetensors"
+        save_attacker(path, inverter, adapt(inverter, defences[name], known, steps=chosen.steps))
+        print(path, flush=True)

@@ -28,48 +28,37 @@ def inverted_tokens(inverter: Inverter, texts: Sequence[str], trajectories: Sequ
     return pd.DataFrame(rows, columns=["sentence", "position", "confidence", "right", "in_sentence"])
 
 
-def reliability(tokens: pd.DataFrame, right: str = "right", *, seed: int = 0) -> pd.DataFrame:
+def reliability(tokens: pd.DataFrame, right: str = "right") -> pd.DataFrame:
     """The reliability curve, one row per bin that is not empty: confidence, accuracy, low, high, share, n.
 
     tokens: rows with `sentence`, `confidence`, and whether each was right. Bins are of equal width; accuracy has a
     95 % interval, bootstrap over sentences.
     """
-    sums = _bin_sums(tokens, right)
-    count, confidence, hits = sums.sum(axis=0)
-    drawn = resampled(sums, seed)
+    drawn = resampled(_bin_sums(tokens, right))
+    count, confidence, hits = drawn[0]
     with np.errstate(invalid="ignore"):  # a rare bin may be empty in some draws
-        low, high = np.nanpercentile((drawn[:, 2] / drawn[:, 0])[:, count > 0], [2.5, 97.5], axis=0)
-    count, confidence, hits = (values[count > 0] for values in (count, confidence, hits))
+        low, high = np.nanpercentile(drawn[1:, 2] / drawn[1:, 0], [2.5, 97.5], axis=0)
     columns = {"confidence": confidence / count, "accuracy": hits / count, "low": low, "high": high}
     return pd.DataFrame(columns | {"share": count / count.sum(), "n": count.astype(int)})
 
 
-def expected_calibration_error(
-    tokens: pd.DataFrame, right: str = "right", *, seed: int = 0
-) -> tuple[float, float, float]:
+def expected_calibration_error(tokens: pd.DataFrame, right: str = "right") -> tuple[float, float, float]:
     """ECE = Σ share of bin · |accuracy - confidence| (Guo et al. 2017, arXiv 1706.04599), and its 95 % interval.
 
     Noise cannot cancel under the absolute value: for few tokens the ECE of a perfectly calibrated model is above 0.
     """
-    sums = _bin_sums(tokens, right)
-    low, high = np.percentile(_ece(resampled(sums, seed)), [2.5, 97.5])
-    return float(_ece(sums.sum(axis=0))), float(low), float(high)
+    count, confidence, hits = np.moveaxis(resampled(_bin_sums(tokens, right)), 1, 0)
+    # The bin's share times |accuracy - confidence|, multiplied out: an empty bin divides nothing.
+    error = np.abs(hits - confidence).sum(axis=1) / count.sum(axis=1)
+    low, high = np.percentile(error[1:], [2.5, 97.5])
+    return float(error[0]), float(low), float(high)
 
 
 def _bin_sums(tokens: pd.DataFrame, right: str) -> Float[np.ndarray, "sentence 3 bin"]:
-    """Number of tokens, sum of confidences and number of right ones, per sentence and bin."""
+    """Number of tokens, sum of confidences and number of right ones, per sentence and bin that holds a token."""
     if tokens.empty:
         raise InputError("there is no token to judge; give at least one text")
-    confidence = tokens["confidence"].to_numpy(float)
-    sentences, row = np.unique(tokens["sentence"].to_numpy(), return_inverse=True)
-    sums = np.zeros((len(sentences), 3, BINS))
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    for what, values in enumerate((1.0, confidence, tokens[right].to_numpy(float))):
-        np.add.at(sums, (row, what, bins), values)
-    return sums
-
-
-def _ece(sums: Float[np.ndarray, "*draws 3 bin"]) -> np.ndarray | np.floating:
-    count, confidence, hits = np.moveaxis(sums, -2, 0)
-    # The bin's share times |accuracy - confidence|, multiplied out: an empty bin divides nothing.
-    return np.abs(hits - confidence).sum(axis=-1) / count.sum(axis=-1)
+    place = (tokens["confidence"] * BINS).astype(int).clip(upper=BINS - 1)
+    values = pd.DataFrame({"count": 1.0, "confidence": tokens["confidence"], "hits": tokens[right].astype(float)})
+    sums = values.groupby([tokens["sentence"], place.rename("bin")]).sum().unstack(fill_value=0.0)
+    return sums.to_numpy().reshape(len(sums), 3, -1)

@@ -50,8 +50,6 @@ def read_records(path: str | Path) -> list[Record]:
     if not path.is_file():
         raise InputError(f"there is no file {path}; the project's own records are data/records/records.jsonl")
     lines = path.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise InputError(f"{path} is empty; expected one record a line")
     return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -61,8 +59,6 @@ def find_secrets(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFram
 
     Raises `InputError` unless there is one text per record, and at least one secret.
     """
-    if isinstance(texts, str):
-        raise InputError("expected a list of texts, got one string; put it in a list")
     if len(records) != len(texts):
         raise InputError(f"{len(records)} records but {len(texts)} texts; give one text per record")
     rows = [
@@ -83,11 +79,10 @@ def leaked(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:
     Kinds without a secret are left out. Raises the `InputError`s of `find_secrets`.
     """
     found = find_secrets(records, texts)
-    groups = [(kind, found[found["kind"] == kind]) for kind in KINDS] + [("all", found)]
+    both = pd.concat([found, found.assign(kind="all")])
     rows = [
-        (kind, metric, *share_interval(group[metric]), len(group))
-        for kind, group in groups
-        if len(group)
+        (kind, metric, *share_interval(own[metric]), len(own))
+        for kind, own in both.groupby(pd.Categorical(both["kind"], [*KINDS, "all"]), observed=True)
         for metric in ("exact", "near")
     ]
     return pd.DataFrame(rows, columns=["kind", "metric", "value", "low", "high", "n"])
@@ -122,7 +117,5 @@ def _record(line: str, place: str) -> Record:
         if secret.kind not in KINDS:
             raise InputError(f"{place} has a secret of kind {secret.kind!r}; the kinds are {', '.join(KINDS)}")
         if similarity(record.text, secret.value) < 1:
-            raise InputError(
-                f"{place}: the secret {secret.value!r} does not stand in its text; write it as it is there"
-            )
+            raise InputError(f"{place}: the secret {secret.value!r} does not stand in its text; copy it from there")
     return record

@@ -2,24 +2,46 @@
 
 import argparse
 import itertools
-import json
-import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
-from invlib.checkpoint import locate, write_atomically
+from invlib.checkpoint import locate
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score, with_interval
-from invlib.studies.controls import CONTROLS, INVERTED, nearest, somebody_else
+from invlib.studies.results import machine, write_json
 from invlib.tokenizer import Tokenizer
 from invlib.training.pairs import MIN_TOKENS, Corpus, fitting, read_corpus, read_texts
 
+INVERTED = "inverted"
+CONTROLS = ("unconditional prior", "shuffled embeddings", "nearest sentence")
 LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens
 SMALLEST_GROUP = 20  # fewer texts say nothing
+GROUP_METRICS = ("token_f1", "bleu", "exact_match", "cosine")
+
+
+def somebody_else(n: int, generator: torch.Generator | None = None) -> np.ndarray:
+    """For each of n rows another one, [n]; each serves once. Raises `InputError` for fewer than two rows."""
+    if n < 2:
+        raise InputError("the controls need at least two texts")
+    # A cyclic shift of a random order: nobody keeps the own row.
+    order = torch.randperm(n, generator=generator).numpy()
+    return np.roll(order, 1)[np.argsort(order)]
+
+
+def nearest(vectors: np.ndarray, pool: np.ndarray, *, own_excluded: bool = False) -> np.ndarray:
+    """Row of the pool [m, d] that is closest to each vector [n, d] by inner product, [n].
+
+    own_excluded: vectors and pool belong together row by row, and the own row is not known to the attacker.
+    """
+    similarity = vectors @ pool.T
+    if own_excluded:
+        np.fill_diagonal(similarity, -np.inf)
+    return similarity.argmax(axis=1)
 
 
 def reconstruct(
@@ -68,30 +90,20 @@ def score_groups(table: pd.DataFrame, groups: pd.Categorical, encoder) -> pd.Dat
     """
     scored = [
         score(own["text"].tolist(), own[INVERTED].tolist(), encoder).assign(group=group)
-        for group, own in table.assign(group=groups).groupby("group", observed=True)
+        for group, own in table.groupby(groups, observed=True)
         if len(own) >= SMALLEST_GROUP
     ]
-    columns = ["metric", "value", "low", "high", "n", "group"]
-    return pd.concat(scored, ignore_index=True) if scored else pd.DataFrame(columns=columns)
+    return pd.concat(scored, ignore_index=True) if scored else pd.DataFrame()
 
 
-def markdown_table(scores: pd.DataFrame) -> str:
+def markdown_table(scores: pd.DataFrame, rows: Sequence[str] = ("metric",), columns: str = "attacker") -> str:
     """The scores as a Markdown table, value and 95 % interval in each cell: what README and model card show."""
-    rows = {
-        metric.replace("_", " "): [_cell(row, 1 if metric == "bleu" else 3) for row in own.itertuples()]
-        for metric, own in scores.groupby("metric", sort=False)
-    }
-    return _markdown(["metric", *scores["attacker"].unique()], ([name, *cells] for name, cells in rows.items()))
-
-
-def markdown_groups(scores: pd.DataFrame) -> str:
-    """The scores of groups as a Markdown table, one row a group."""
-    shown = {"token_f1": 2, "bleu": 1, "exact_match": 3, "cosine": 2}
-    rows = []
-    for group, own in scores.groupby("group", sort=False):
-        found = {row.metric: row for row in own.itertuples()}
-        rows.append([group, own["n"].iloc[0], *(_cell(found[name], digits) for name, digits in shown.items())])
-    return _markdown(["", "n", *(name.replace("_", " ") for name in shown)], rows)
+    cells = [with_interval(s.value, s.low, s.high, 1 if s.metric == "bleu" else 3) for s in scores.itertuples()]
+    shown = scores.assign(cell=cells, metric=scores["metric"].str.replace("_", " "))
+    lines = [[*key, *own["cell"]] for key, own in shown.groupby(list(rows), sort=False)]
+    head = [*rows, *shown[columns].unique()]
+    first, *others = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *lines)]
+    return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -99,36 +111,39 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--pool", type=Path, help="sentences for the nearest-sentence control")
     parser.add_argument("--pool-size", type=int, default=20_000, help="how many of them (the first ones)")
-    parser.add_argument("--limit", type=int, help="score only the first texts that fit, at least 1")
+    parser.add_argument("--limit", type=int, help="score only the first texts that fit")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--out", type=Path, help="default: results.json in the checkpoint's folder")
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Write the checkpoint's `results.json` and print its tables."""
-    if chosen.limit is not None and chosen.limit < 1:
-        raise InputError(f"--limit must be at least 1, got {chosen.limit}")
     inverter = Inverter.load(chosen.checkpoint)
     corpus = read_corpus(chosen.text)
     texts = fitting(corpus.texts, inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
     if not texts:
-        raise InputError(
-            f"no text of {chosen.text} has {MIN_TOKENS} to {inverter.config.max_seq_len} tokens; give sentences"
-        )
+        raise InputError(f"no text of {chosen.text} fits the model; give sentences of {MIN_TOKENS} tokens or more")
     pool = read_texts(chosen.pool)[: chosen.pool_size] if chosen.pool else None
     generator = torch.Generator().manual_seed(0)
     table = reconstruct(inverter, texts, num_steps=chosen.steps, pool=pool, generator=generator)
     scores = score_attackers(table, inverter.encoder, inverter.tokenizer)
-    by_group = {
-        name: score_groups(table, groups, inverter.encoder)
-        for name, groups in _groups(corpus, texts, inverter.tokenizer).items()
+    results = {
+        "text": chosen.text.name,
+        "num_steps": chosen.steps,
+        "encoder_free": True,
+        "pool": f"{chosen.pool.name}, first {chosen.pool_size}" if pool else "the other texts",
+        "machine": machine(),
+        "scores": scores.to_dict(orient="records"),
     }
-    out = chosen.out or locate(chosen.checkpoint) / "results.json"
-    _write_results(out, scores, by_group, chosen)
     print(markdown_table(scores))
-    for name, groups in by_group.items():
-        if len(groups):
-            print(f"\nby {name}\n{markdown_groups(groups)}")
+    for name, groups in _groups(corpus, texts, inverter.tokenizer).items():
+        found = score_groups(table, groups, inverter.encoder)
+        results[f"by_{name}"] = found.to_dict(orient="records")
+        if len(found):
+            shown = found[found["metric"].isin(GROUP_METRICS)]
+            print(f"\nby {name}\n{markdown_table(shown, ('group', 'n'), 'metric')}")
+    out = chosen.out or locate(chosen.checkpoint) / "results.json"
+    write_json(out, results)
     print(f"n = {len(texts)}; written to {out}")
 
 
@@ -142,28 +157,3 @@ def _groups(corpus: Corpus, texts: Sequence[str], tokenizer: Tokenizer) -> dict[
         sources = pd.Series([source[text].partition("/")[0] for text in texts])
         groups["source"] = pd.Categorical(sources, sources.value_counts().index)  # the largest first
     return groups
-
-
-def _write_results(
-    path: Path, scores: pd.DataFrame, by_group: dict[str, pd.DataFrame], chosen: argparse.Namespace
-) -> None:
-    results = {
-        "text": chosen.text.name,
-        "num_steps": chosen.steps,
-        "encoder_free": True,
-        "pool": f"{chosen.pool.name}, first {chosen.pool_size}" if chosen.pool else "the other texts",
-        "machine": f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
-        "scores": scores.to_dict(orient="records"),
-        **{f"by_{name}": groups.to_dict(orient="records") for name, groups in by_group.items()},
-    }
-    write_atomically(path, lambda p: Path(p).write_text(json.dumps(results, indent=1) + "\n"))
-
-
-def _cell(row, digits: int) -> str:
-    return with_interval(row.value, row.low, row.high, digits)
-
-
-def _markdown(head: Sequence, rows: Iterable[Sequence]) -> str:
-    rule = "|" + "---|" * len(head)
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], rule, *lines[1:]])

@@ -5,6 +5,7 @@ measured it when. It may be stopped at any moment; the same command goes on with
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,7 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
-from invlib.studies.cells import cell_path, finished, keep
-from invlib.studies.provenance import commit_of_this_clone, write_table
+from invlib.studies.results import cell_path, commit_of_this_clone, kept, write_table
 from invlib.training.pairs import fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
@@ -40,8 +40,7 @@ def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], encod
         pass
     if target.ledger.error:
         raise InputError(f"{text!r}: {target.ledger.error}; run the same command again")
-    found = target.ledger.found.values()
-    return pd.DataFrame({"text": [f.text for f in found], "cosine": [f.cosine for f in found]})
+    return pd.DataFrame([(f.text, f.cosine) for f in target.ledger.found.values()], columns=["text", "cosine"])
 
 
 def best_within(found: pd.DataFrame, queries: int) -> str:
@@ -51,11 +50,11 @@ def best_within(found: pd.DataFrame, queries: int) -> str:
 
 def curve(references: Sequence[str], best: Sequence[dict[str, str]], encoder: Encoder) -> pd.DataFrame:
     """Scores at every budget: queries, metric, value, low, high, n."""
-    budgets = sorted({int(budget) for row in best for budget in row})
-    return pd.concat(
-        score(list(references), [row[str(budget)] for row in best], encoder).assign(queries=budget)
-        for budget in budgets
-    ).reset_index(drop=True)[["queries", "metric", "value", "low", "high", "n"]]
+    tables = [
+        score(references, texts.tolist(), encoder).assign(queries=int(budget))
+        for budget, texts in pd.DataFrame(best).items()
+    ]
+    return pd.concat(tables, ignore_index=True)[["queries", "metric", "value", "low", "high", "n"]]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -81,17 +80,19 @@ def run(chosen: argparse.Namespace) -> None:
     identity, best = (fingerprint(inverter.model), str(dtype), strategies, budgets), []
     try:
         for seed, text in enumerate(tqdm(texts, unit=" sentences")):
-            path = cell_path(chosen.cache, identity, text, seed)
-            row = finished(path)
-            if row is None:
-                found = recover(inverter, text, strategies, asked.encode, seed)
-                row = keep(path, {str(budget): best_within(found, budget) for budget in budgets})
-            best.append(row)
+            search = functools.partial(_best, budgets, inverter, text, strategies, asked.encode, seed)
+            best.append(kept(cell_path(chosen.cache, identity, text, seed), search))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on from {chosen.cache}") from None
-    table = curve(texts, best, inverter.encoder)
-    table = table.assign(commit=commit, made=datetime.now(UTC).isoformat(timespec="seconds"))
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    table = curve(texts, best, inverter.encoder).assign(commit=commit, made=made)
     out = chosen.out or locate(chosen.checkpoint) / "search.csv"
     write_table(out, table)
     print(table.pivot(index="queries", columns="metric", values="value").round(3).to_string())
     print(f"n = {len(texts)}; written to {out}")
+
+
+def _best(budgets: Sequence[int], *search) -> dict[str, str]:
+    """The closest text of a search within every budget; as JSON keeps it, the budgets are texts too."""
+    found = recover(*search)
+    return {str(budget): best_within(found, budget) for budget in budgets}

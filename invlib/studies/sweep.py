@@ -1,11 +1,11 @@
 """Sweep: perturbation × strength × decoding × seed → one tidy DataFrame, with intervals and controls.
 
-Every finished cell is kept on disk (`cells`), so none is computed twice and an interrupted sweep goes on.
+Every finished cell is kept on disk (`results`), so none is computed twice and an interrupted sweep goes on.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, ranks, reencoded, score, share_interval, words
 from invlib.perturb import Perturbation, Unchanged, apply
-from invlib.studies.cells import cell_path, finished, keep
-from invlib.studies.controls import CONTROLS, INVERTED, nearest, somebody_else
 from invlib.studies.leaks import Record, leaked
+from invlib.studies.results import cell_path, kept
+from invlib.studies.score import CONTROLS, INVERTED, nearest, somebody_else
 
 VERSION = 1  # of what a cell holds; raise it when a metric or a control changes
 CACHE = Path("data/runs/sweep")
-NO_VECTOR = "no vector"
 DECODINGS = {"8 steps": {"num_steps": 8}}
 LATENT_DIM = 128
+COLUMNS = ("metric", "value", "low", "high", "n")
 Decoding = Mapping[str, Any] | Callable[[Perturbation], Mapping[str, Any]]
 
 
@@ -48,7 +48,7 @@ class Cell:
     def labels(self) -> dict:
         """The columns by which its rows are found."""
         p = self.perturbation
-        name, strength, measure = (NO_VECTOR, 0, "nothing") if p is None else (p.name, p.strength, p.measure)
+        name, strength, measure = ("no vector", 0, "nothing") if p is None else (p.name, p.strength, p.measure)
         where = {"perturbation": name, "strength": float(strength), "measure": measure}
         return {**where, "decoding": self.decoding, "seed": self.seed}
 
@@ -70,9 +70,8 @@ def sweep(
     decodings: label → options of `Inverter.invert`, or a function of the perturbation that returns them.
     seeds: of the noise and of the decoding.
     reference: with the clean vector (perturbation "none") and the unconditional prior, for every decoding and seed.
-    cache: folder of the finished cells. A cell's key is made of the weights, the encoder, the texts, the perturbation
-      with all its parameters, the decoding and the seed; a file there is read instead of computed. A perturbation of
-      your own is known by its name and parameters: when its formula changes, give another name or another cache.
+    cache: folder of the finished cells, which are read instead of computed (`results.cell_path`): the weights, encoder,
+      texts, perturbation with all its parameters, decoding and seed are the key.
 
     Columns: perturbation, strength, measure, decoding, seed, attacker, metric, value, low, high, n. Attackers:
       inverted: from the perturbed vector, as its `recover` maps it back.
@@ -88,18 +87,11 @@ def sweep(
     cells = list(_grid(perturbations, decodings or DECODINGS, seeds, reference))
     if not cells:
         raise InputError("a sweep needs at least one perturbation (or the reference), one decoding and one seed")
-    bar = tqdm(cells, desc="sweep", unit=" cells", disable=not progress)
-    tables = list(_tables(bench, bar, cache))
-    return pd.concat(tables, ignore_index=True)[[*cells[0].labels(), *tables[0].columns[:6]]]
-
-
-def _tables(bench: "Bench", cells: Iterable[Cell], folder: str | Path) -> Iterator[pd.DataFrame]:
-    """The rows of each cell with its labels, read where it is finished, else computed and kept."""
-    identity = bench.identity
-    for cell in cells:
-        path = cell_path(folder, identity, cell.perturbation, dict(cell.options), cell.seed)
-        rows = finished(path) or keep(path, measure(bench, cell))
-        yield pd.DataFrame(rows).assign(**cell.labels())
+    tables, identity = [], bench.identity
+    for cell in tqdm(cells, desc="sweep", unit=" cells", disable=not progress):
+        path = cell_path(cache, identity, cell.perturbation, dict(cell.options), cell.seed)
+        tables.append(pd.DataFrame(kept(path, partial(measure, bench, cell))).assign(**cell.labels()))
+    return pd.concat(tables, ignore_index=True)[[*cells[0].labels(), "attacker", *COLUMNS]]
 
 
 class Bench:
@@ -142,20 +134,18 @@ class Bench:
         vectors: of these texts, zero for an empty one; rows: which of the true texts each is compared with.
         """
         rows = np.arange(len(texts)) if rows is None else rows
-        references = [self.texts[row] for row in rows]
-        found = score(references, texts).to_dict("records")
+        references, n = [self.texts[row] for row in rows], len(texts)
         encode, places = self.independent.transform, ranks(vectors, self.vectors, rows)
-        more = {
-            "cosine": mean_interval(_cosines(vectors, self.vectors[rows])),
-            "independent_cosine": mean_interval(_cosines(encode(texts), encode(references))),
-            "top_1": share_interval(places == 1),
-            "rank": mean_interval(places),
-        }
-        found += [_row(metric, interval, len(texts)) for metric, interval in more.items()]
+        found = [
+            ("cosine", *mean_interval(_cosines(vectors, self.vectors[rows])), n),
+            ("independent_cosine", *mean_interval(_cosines(encode(texts), encode(references))), n),
+            ("top_1", *share_interval(places == 1), n),
+            ("rank", *mean_interval(places), n),
+        ]
         if self.records:
             shares = leaked([self.records[row] for row in rows], texts).query("metric == 'exact'")
-            found += [_row(f"leaked {r.kind}", (r.value, r.low, r.high), r.n) for r in shares.itertuples()]
-        return found
+            found += [(f"leaked {r.kind}", r.value, r.low, r.high, r.n) for r in shares.itertuples()]
+        return score(references, texts).to_dict("records") + [_row(*own) for own in found]
 
 
 def measure(bench: Bench, cell: Cell) -> list[dict]:
@@ -164,19 +154,19 @@ def measure(bench: Bench, cell: Cell) -> list[dict]:
     options = {"keep_trajectories": False, "generator": generator, **cell.options}
     if cell.perturbation is None:
         texts = inverter.invert(bench.vectors, conditional=False, **options).texts
-        return _labelled(CONTROLS[0], bench.score(texts, _encoded(bench, texts)))
-    seen = apply(cell.perturbation, bench.vectors, generator)
-    texts = inverter.invert(seen.vectors, **options).texts
-    vectors = _encoded(bench, texts)
-    close = nearest(seen.vectors, bench.vectors, own_excluded=True)
-    other = somebody_else(len(texts), generator)
-    inverted = bench.score(texts, vectors)
-    inverted.append(_row("vector_cosine", mean_interval(seen.cosines), len(texts)))
-    return [
-        *_labelled(INVERTED, inverted),
-        *_labelled(CONTROLS[1], bench.score(texts, vectors, other)),
-        *_labelled(CONTROLS[2], bench.score([bench.texts[i] for i in close], bench.vectors[close])),
-    ]
+        written = {CONTROLS[0]: bench.score(texts, _encoded(bench, texts))}
+    else:
+        seen = apply(cell.perturbation, bench.vectors, generator)
+        texts = inverter.invert(seen.vectors, **options).texts
+        vectors = _encoded(bench, texts)
+        close = nearest(seen.vectors, bench.vectors, own_excluded=True)
+        moved = _row("vector_cosine", *mean_interval(seen.cosines), len(texts))
+        written = {
+            INVERTED: [*bench.score(texts, vectors), moved],
+            CONTROLS[1]: bench.score(texts, vectors, somebody_else(len(texts), generator)),
+            CONTROLS[2]: bench.score([bench.texts[i] for i in close], bench.vectors[close]),
+        }
+    return [{"attacker": attacker, **row} for attacker, rows in written.items() for row in rows]
 
 
 def _grid(
@@ -187,14 +177,8 @@ def _grid(
     changed = [p for p in perturbations if not isinstance(p, Unchanged)]
     for label, options in decodings.items():
         for seed in seeds:
-            for perturbation in ([None, Unchanged()] if reference else []) + changed:
-                chosen = options(perturbation or Unchanged()) if callable(options) else options
-                if not isinstance(chosen, Mapping):
-                    raise InputError(
-                        f"the decoding {label!r} is {chosen!r}; expected options of Inverter.invert, such as "
-                        "{'num_steps': 8}"
-                    )
-                yield Cell(perturbation, label, chosen, seed)
+            for p in ([None, Unchanged()] if reference else []) + changed:
+                yield Cell(p, label, options(p or Unchanged()) if callable(options) else options, seed)
 
 
 def _encoded(bench: Bench, texts: Sequence[str]) -> np.ndarray:
@@ -206,9 +190,5 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (normalize(a) * normalize(b)).sum(axis=1)
 
 
-def _labelled(attacker: str, rows: list[dict]) -> list[dict]:
-    return [{"attacker": attacker, **row} for row in rows]
-
-
-def _row(metric: str, interval: tuple[float, float, float], n: int) -> dict:
-    return {"metric": metric, **dict(zip(("value", "low", "high"), interval, strict=True)), "n": n}
+def _row(*values) -> dict:
+    return dict(zip(COLUMNS, values, strict=True))

@@ -6,10 +6,7 @@ time, weights) into data/tables. Stopped at any moment, the same command goes on
 """
 
 import argparse
-import json
-import platform
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +16,18 @@ import pandas as pd
 import torch
 
 from invlib import perturb
-from invlib.checkpoint import PACKAGE, fingerprint, locate, write_atomically
+from invlib.checkpoint import PACKAGE, fingerprint, locate
 from invlib.inverter import Inverter
 from invlib.perturb import KnownPairs, Perturbation
 from invlib.studies.attackers import load_attackers, studied
 from invlib.studies.leaks import Record, read_records
-from invlib.studies.provenance import commit_of_this_clone, write_table
+from invlib.studies.results import commit_of_this_clone, machine, write_json, write_table
 from invlib.studies.sweep import CACHE, sweep
 from invlib.studies.utility import Retrieval, cost, read_retrieval
 
 DATA = PACKAGE.parent / "data"
 DECODING = {"4 steps": {"num_steps": 4}}  # half the time of 8 steps, for little; notebook 06 compares them
+LABELS = ("perturbation", "strength", "measure")
 PER_KIND = 48  # sentences of each kind, beside all the records
 PAIRS = {"secret rotation": (10, 100, 200, 300, 400), "secret permutation": (1, 3)}
 
@@ -43,14 +41,13 @@ class Texts:
     retrieval: Retrieval
 
 
-def project_texts(data: str | Path = DATA, limit: int | None = None) -> Texts:
+def project_texts(limit: int | None = None) -> Texts:
     """All the records and 48 sentences of each kind; the rest of the sentences, and those of the retrieval set.
 
     In a random order, always the same, so that the first `limit` of them are a fair sample.
     """
-    data = Path(data)
-    records, retrieval = read_records(data / "records" / "records.jsonl"), read_retrieval(data / "retrieval")
-    sentences = pd.read_json(data / "sentences" / "sentences.jsonl", lines=True)
+    records, retrieval = read_records(DATA / "records" / "records.jsonl"), read_retrieval(DATA / "retrieval")
+    sentences = pd.read_json(DATA / "sentences" / "sentences.jsonl", lines=True)
     first = sentences.groupby("kind").cumcount() < PER_KIND
     chosen = [Record(text, ()) for text in sentences.loc[first, "text"]]
     order = np.random.default_rng(0).permutation(len(chosen) + len(records))[:limit]
@@ -58,9 +55,9 @@ def project_texts(data: str | Path = DATA, limit: int | None = None) -> Texts:
     return Texts(mixed, [*sentences.loc[~first, "text"], *retrieval.sentences], retrieval)
 
 
-def perturbations(others: np.ndarray, seed: int = 0) -> list[Perturbation]:
+def perturbations(others: np.ndarray) -> list[Perturbation]:
     """Everything that a vector is put through. others: clean vectors [n, d] for codebooks, ranges and components."""
-    d, generator = others.shape[1], torch.Generator().manual_seed(seed)
+    d, generator = others.shape[1], torch.Generator().manual_seed(0)
     half, quarter, eighth = d // 2, d // 4, d // 8
     return [
         *(perturb.GaussianNoise(sigma) for sigma in (0.005, 0.01, 0.02, 0.05, 0.1)),
@@ -80,24 +77,20 @@ def perturbations(others: np.ndarray, seed: int = 0) -> list[Perturbation]:
         perturb.CoordinateDropout(0.5),
         perturb.Interpolation(0.25),
         perturb.Averaging(2),
-        *secrets(d, seed),
+        *secrets(d),
     ]
 
 
-def secrets(embed_dim: int, seed: int = 0) -> list[Perturbation]:
-    """A secret rotation and a secret permutation."""
-    generator = torch.Generator().manual_seed(seed + 1)
-    return [
-        perturb.SecretRotation.draw(embed_dim, generator),
-        perturb.SecretPermutation.draw(embed_dim, generator),
-    ]
+def secrets(embed_dim: int) -> list[Perturbation]:
+    """A secret rotation and a secret permutation, always the same."""
+    kinds, generator = (perturb.SecretRotation, perturb.SecretPermutation), torch.Generator().manual_seed(1)
+    return [kind.draw(embed_dim, generator) for kind in kinds]
 
 
-def known_pairs(others: np.ndarray, seed: int = 0) -> Iterator[KnownPairs]:
+def known_pairs(others: np.ndarray) -> list[KnownPairs]:
     """The secrets, seen by attackers who know 1 to 400 pairs of clean and stored vectors."""
-    for secret in secrets(others.shape[1], seed):
-        for count in PAIRS[secret.name]:
-            yield KnownPairs.fit(secret, others[:count])
+    drawn = secrets(others.shape[1])
+    return [KnownPairs.fit(secret, others[:count]) for secret in drawn for count in PAIRS[secret.name]]
 
 
 def attacks(naive: Inverter, attackers: dict[str, Inverter], texts: Texts, cache: Path = CACHE) -> pd.DataFrame:
@@ -105,35 +98,31 @@ def attacks(naive: Inverter, attackers: dict[str, Inverter], texts: Texts, cache
     takes a noise level.
     """
     others = naive.encoder.encode(texts.others)
-    d = others.shape[1]
-    run = {"decodings": DECODING, "cache": cache}
-    parts = [sweep(naive, texts.studied, perturbations(others), **run).assign(attack="naive")]
-    run["reference"] = False
-    pairs = list(known_pairs(others))
-    parts.append(sweep(naive, texts.studied, pairs, **run).assign(attack="known pairs"))
-    for name, inverter in attackers.items():
-        parts.append(sweep(inverter, texts.studied, [studied(d)[name]], **run).assign(attack="adapted"))
+    defences, ((label, options),) = studied(others.shape[1]), DECODING.items()
+    runs = [("naive", naive, perturbations(others), DECODING), ("known pairs", naive, known_pairs(others), DECODING)]
+    runs += [("adapted", inverter, [defences[name]], DECODING) for name, inverter in attackers.items()]
     if naive.config.noise_condition:
-        ((label, options),) = DECODING.items()
-        run["decodings"] = {label: lambda noise: {**options, "noise_level": noise.noise_norm(d)}}
-        noises = [p for p in studied(d).values() if isinstance(p, perturb.GaussianNoise)]
-        parts.append(sweep(naive, texts.studied, noises, **run).assign(attack="noise-aware"))
+        noises = [p for p in defences.values() if isinstance(p, perturb.GaussianNoise)]
+        told = {label: lambda noise: {**options, "noise_level": noise.noise_norm(others.shape[1])}}
+        runs.append(("noise-aware", naive, noises, told))
+    parts = []
+    for attack, inverter, chosen, decodings in runs:
+        run = {"decodings": decodings, "reference": attack == "naive", "cache": cache}
+        parts.append(sweep(inverter, texts.studied, chosen, **run).assign(attack=attack))
     return pd.concat(parts, ignore_index=True)
 
 
-def costs(naive: Inverter, texts: Texts, seed: int = 0) -> pd.DataFrame:
+def costs(naive: Inverter, texts: Texts) -> pd.DataFrame:
     """`utility.cost` of every perturbation on the retrieval set, with what `perturb.distortion` says of each."""
     others, retrieval = naive.encoder.encode(texts.others), texts.retrieval
     sentences, queries = naive.encoder.encode(retrieval.sentences), naive.encoder.encode(retrieval.queries)
     parts = []
     for perturbation in [perturb.Unchanged(), *perturbations(others)]:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         table = cost(perturbation, sentences, queries, retrieval.relevance, generator)
-        about = perturb.distortion([perturbation], sentences, generator).iloc[0]
-        labels = {name: about[name] for name in ("perturbation", "strength", "measure")}
-        parts.append(table.assign(**labels, bits=about["bits"], noise=about["noise"], caution=about["caution"]))
-    first = ["perturbation", "strength", "measure", "metric", "value", "low", "high", "n", "bits", "noise", "caution"]
-    return pd.concat(parts, ignore_index=True)[first]
+        about = perturb.distortion([perturbation], sentences, generator)
+        parts.append(about[[*LABELS, "bits", "noise", "caution"]].merge(table, how="cross"))
+    return pd.concat(parts, ignore_index=True)[[*LABELS, *table.columns, "bits", "noise", "caution"]]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -161,8 +150,7 @@ def run(chosen: argparse.Namespace) -> None:
         "weights": fingerprint(naive.model),
         "texts": len(texts.studied),
         "seconds": round(time.perf_counter() - started),
-        "machine": f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        "machine": machine(),
     }
-    contents = json.dumps(about, indent=1) + "\n"
-    write_atomically(chosen.out / "about.json", lambda path: Path(path).write_text(contents))
-    print(contents)
+    write_json(chosen.out / "about.json", about)
+    print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")

@@ -13,7 +13,6 @@ import scipy.stats
 import torch
 from sklearn.metrics import ndcg_score
 
-from invlib.errors import InputError
 from invlib.metrics import mean_interval
 from invlib.perturb import Perturbation, unit
 
@@ -28,18 +27,11 @@ class Retrieval:
 
 
 def read_retrieval(folder: str | Path) -> Retrieval:
-    """The retrieval set in a folder: sentences.jsonl {"id", "text"}, queries.jsonl {"query", "relevant": {id: grade}}.
-
-    Raises `InputError` for a missing file, an id that stands twice, or a judgement of a sentence that is not there.
-    """
-    sentences, queries = (_table(Path(folder) / f"{name}.jsonl") for name in ("sentences", "queries"))
-    if not sentences["id"].is_unique:
-        raise InputError(f"{folder}: an id stands twice in sentences.jsonl; make the ids unique")
-    grades = pd.DataFrame(queries["relevant"].tolist()).fillna(0).astype(int)
-    for unknown in grades.columns.difference(sentences["id"]):
-        raise InputError(f"{folder}: a query judges {unknown!r}, which sentences.jsonl does not have; correct the id")
-    relevance = grades.reindex(columns=sentences["id"], fill_value=0).to_numpy()
-    return Retrieval(queries["query"].tolist(), sentences["text"].tolist(), relevance)
+    """The set in a folder: sentences.jsonl {"id", "text"} and queries.jsonl {"query", "relevant": {id: grade}}."""
+    paths = (Path(folder) / f"{name}.jsonl" for name in ("sentences", "queries"))
+    sentences, queries = (pd.read_json(path, lines=True, dtype=False) for path in paths)
+    grades = pd.DataFrame(queries["relevant"].tolist()).reindex(columns=sentences["id"]).fillna(0).astype(int)
+    return Retrieval(queries["query"].tolist(), sentences["text"].tolist(), grades.to_numpy())
 
 
 def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> np.ndarray:
@@ -54,12 +46,9 @@ def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> 
 def rank_correlation(clean: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Spearman's ρ, [n]: of a row's clean similarities to all others with its perturbed ones; ties share their rank.
 
-    Raises `InputError` for a row equally similar to all others, which has no ranking.
+    NaN for a row equally similar to all others, which has no ranking.
     """
     before, after = _similarities(clean), _similarities(vectors)
-    same = np.flatnonzero((np.ptp(before, axis=1) == 0) | (np.ptp(after, axis=1) == 0))
-    if same.size:
-        raise InputError(f"row {same[0]} is equally similar to all others; there is no ranking to compare")
     return np.array([scipy.stats.spearmanr(*pair).statistic for pair in zip(before, after, strict=True)])
 
 
@@ -68,16 +57,7 @@ def ndcg(queries: np.ndarray, sentences: np.ndarray, relevance: np.ndarray, *, k
     possible sum (Järvelin and Kekäläinen 2002, with linear gain as in trec_eval).
 
     queries: [q, d]; sentences: [n, d]; relevance: grades ≥ 0, [q, n]. Equal similarities are taken in row order.
-    Raises `InputError` for shapes that do not fit, or a query without any relevant sentence.
     """
-    if relevance.shape != (len(queries), len(sentences)):
-        raise InputError(
-            f"{len(queries)} queries and {len(sentences)} sentences need grades of shape "
-            f"[{len(queries)}, {len(sentences)}], got {list(relevance.shape)}"
-        )
-    none = np.flatnonzero(~(relevance > 0).any(axis=1))
-    if none.size:
-        raise InputError(f"query {none[0]} has no relevant sentence; judge one or remove the query")
     ranks = scipy.stats.rankdata(-(unit(queries) @ unit(sentences).T), "ordinal", axis=1)
     rows = zip(relevance[:, None], -ranks[:, None], strict=True)
     return np.array([ndcg_score(grades, nearness, k=k) for grades, nearness in rows])
@@ -111,9 +91,3 @@ def _similarities(vectors: np.ndarray) -> np.ndarray:
     """Each row's cosines to all other rows, [n, n - 1]: a vector that finds itself says nothing."""
     cosines = unit(vectors) @ unit(vectors).T
     return cosines[~np.eye(len(cosines), dtype=bool)].reshape(len(cosines), -1)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; the project's own set is in data/retrieval")
-    return pd.read_json(path, lines=True, dtype=False)

@@ -128,7 +128,7 @@ def _timed(records: Iterator[dict[str, float]]) -> Iterator[tuple[float, dict[st
         yield time.perf_counter() - start, record
 
 
-def _make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
+def make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
     """The run's tokenizer: of its folder, of the checkpoint it starts from, pruned from the encoder's own, or named."""
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.load(folder)
@@ -161,7 +161,7 @@ def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Pat
     precision = torch.bfloat16 if config.training.bf16 else torch.float32
     encoder = Encoder.load(config.model.encoder_model, device=accelerator.device, dtype=precision)
     with accelerator.main_process_first():
-        tokenizer = _make_tokenizer(config, encoder, texts[0], out)
+        tokenizer = make_tokenizer(config, encoder, texts[0], out)
         _check_vocabulary(config, tokenizer)
         folder, make = Path(config.data.data_dir).expanduser(), (encoder, tokenizer, config.model.max_seq_len)
         pairs = Pairs.build_all(folder, "train", texts, *make)

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 import invlib
 from invlib import audit, perturb
 from invlib.audit import Audit, open_source
 from invlib.audit.__main__ import main
 from invlib.errors import InputError
-from invlib.studies.mismatch import with_pooling
 
 ROWS, D = 11, 6
 ARRAY = np.random.default_rng(0).normal(size=(ROWS, D)).astype(np.float32)
@@ -318,7 +319,9 @@ def test_vectors_that_the_encoder_does_not_make_are_doubted(inverter, own, kind)
         "random": lambda: perturb.unit(np.random.default_rng(0).normal(size=clean.shape)),
         "rotated": lambda: perturb.SecretRotation.draw(384, generator).store(clean),
         "noisy": lambda: perturb.GaussianNoise(0.1).store(clean, generator),
-        "other pooling": lambda: with_pooling(inverter.encoder, "max").encode(texts),
+        "other pooling": lambda: perturb.unit(
+            SentenceTransformer(modules=[inverter.encoder.model[0], Pooling(384, "max")], device="cpu").encode(texts)
+        ),
     }[kind]()
     origin = audit.check_origin(inverter, strange)
     assert not origin.plausible and "do not look like those of minilm" in str(origin)

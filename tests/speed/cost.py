@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from invlib.checkpoint import locate, write_atomically
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
-from invlib.studies.provenance import commit_of_this_clone
+from invlib.studies.results import commit_of_this_clone
 from invlib.training.compute import FlopMeter
 from tests.speed.clock import seconds
 from tests.speed.machine import description

@@ -14,7 +14,7 @@ from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.studies import ablations
 from invlib.studies.__main__ import main
-from invlib.studies.ablations import Variant, nats_per_character
+from invlib.studies.ablations import changed, nats_per_character
 
 ROOT = Path(__file__).parents[2]
 POST_NORM = ModelConfig(
@@ -79,27 +79,25 @@ def test_nats_per_character_are_those_of_a_straight_computation(minilm, pruned, 
 
 def test_every_variant_is_a_valid_change_of_the_bundled_configuration():
     bundled = load_config(ROOT / "configs/minilm.yaml")
-    names = [variant.name for variant in ablations.VARIANTS]
-    assert names[0] == "base" and len(set(names)) == len(names)
-    base_run = ablations.VARIANTS[0].config(bundled)
+    runs = {name: changed(bundled, keys) for name, (_, keys) in ablations.VARIANTS.items()}
+    base_run = runs.pop("base")
     assert base_run.training.noise_share == 0 and not base_run.model.noise_condition
-    for variant in ablations.VARIANTS[1:]:
-        assert variant.config(bundled) != base_run, variant.name
+    assert all(run != base_run for run in runs.values())
 
 
 def test_a_run_ends_with_its_compute_and_another_call_goes_on_with_what_is_missing(
     base, corpus, tmp_path, monkeypatch, capsys
 ):
     trained, train = [], ablations.train_variant
-    monkeypatch.setattr(ablations, "VARIANTS", (ablations.VARIANTS[0], Variant("other", "-", {"num_layers": 1})))
-    monkeypatch.setattr(
-        ablations, "train_variant", lambda variant, *rest: (trained.append(variant.name), train(variant, *rest))[1]
-    )
+    monkeypatch.setattr(ablations, "VARIANTS", {"base": ("-", {}), "other": ("-", {"num_layers": 1})})
+    monkeypatch.setattr(ablations, "train_variant", lambda name, *rest: (trained.append(name), train(name, *rest))[1])
     out, arguments = tmp_path / "ablations.csv", ["ablations", "--text", str(corpus), "--valid", str(corpus)]
     arguments += ["--config", str(base[1]), "--limit", "6", "--tflop", "0.001", "--out"]
     assert main([*arguments, str(out)]) == 0
     table = pd.read_csv(out)
-    assert list(table.columns) == list(ablations.COLUMNS) and table["variant"].tolist() == ["base"] * 3 + ["other"] * 3
+    bundled = pd.read_csv(ROOT / "data/checkpoints/minilm/ablations.csv", nrows=0)
+    assert list(table.columns) == list(bundled.columns)
+    assert table["variant"].tolist() == ["base"] * 3 + ["other"] * 3
     for _, own in table.groupby("variant"):
         assert (own["tflop"] >= np.array([1, 2, 3]) * 0.001 / 3 - 5e-5).all() and own["samples"].is_monotonic_increasing
     last = table.groupby("variant")["samples"].last()

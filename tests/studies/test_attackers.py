@@ -12,8 +12,9 @@ from invlib import perturb
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.perturb.noise import directions
+from invlib.studies import attackers
 from invlib.studies.__main__ import main
-from invlib.studies.attackers import Attacker, KnownTexts, adapt, linear_guess, load_attackers, studied
+from invlib.studies.attackers import KnownTexts, adapt, adapted, linear_guess, load_attackers, save_attacker, studied
 
 DEFENCE = perturb.Truncation(192, 384)
 PERMUTED = perturb.SecretPermutation.draw(384, torch.Generator().manual_seed(0))
@@ -47,7 +48,7 @@ def test_the_known_texts_are_those_that_fit_with_their_vectors(naive, sentences)
 
 
 def test_the_linear_guess_undoes_a_linear_defence(naive, everywhere, sentences):
-    attacker = adapt(naive, PERMUTED, everywhere, steps=0).inverter(naive)
+    attacker = adapted(naive, adapt(naive, PERMUTED, everywhere, steps=0))
     clean = naive.encoder.encode(sentences)
     stored = PERMUTED.store(clean)
     f1 = {
@@ -74,9 +75,9 @@ def test_the_guess_is_the_best_linear_one_in_standardised_vectors(naive, everywh
 def test_training_moves_cond_proj_and_nothing_else(naive, known):
     before = {name: value.clone() for name, value in naive.model.state_dict().items()}
     guess, trained = (adapt(naive, DEFENCE, known, steps=steps) for steps in (0, 3))
-    assert {name.partition(".")[0] for name in trained.weights} == {"cond_proj", "matrix", "offset"}
-    assert any(not torch.equal(guess.weights[name], trained.weights[name]) for name in guess.weights)
-    attacker = trained.inverter(naive).model.state_dict()
+    assert {name.partition(".")[0] for name in trained} == {"cond_proj", "matrix", "offset"}
+    assert any(not torch.equal(guess[name], trained[name]) for name in guess)
+    attacker = adapted(naive, trained).model.state_dict()
     for name, value in naive.model.state_dict().items():
         assert torch.equal(value, before[name]), f"{name} of the naive inverter has moved"
         if not name.startswith(("cond_proj.", "length_head.0.")):  # the guess goes in front of both
@@ -85,7 +86,7 @@ def test_training_moves_cond_proj_and_nothing_else(naive, known):
 
 def test_the_same_seed_makes_the_same_attacker(naive, known):
     noise = perturb.GaussianNoise(0.05)
-    a, b, c = (adapt(naive, noise, known, steps=2, seed=seed).weights["cond_proj.0.weight"] for seed in (0, 0, 1))
+    a, b, c = (adapt(naive, noise, known, steps=2, seed=seed)["cond_proj.0.weight"] for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -100,7 +101,7 @@ def test_a_length_head_on_the_vector_itself_hears_the_guess(naive, everywhere):
     }
     model = invlib.checkpoint.assemble(config, weights, Path("test"))
     own = invlib.Inverter(model, naive.tokenizer, naive.encoder)
-    attacker = adapt(own, PERMUTED, everywhere, steps=0).inverter(own)
+    attacker = adapted(own, adapt(own, PERMUTED, everywhere, steps=0))
     clean = everywhere.embeddings[:20]
     mine, theirs = own.length_log_probs(clean), attacker.length_log_probs(PERMUTED.store(clean))
     naively = own.length_log_probs(PERMUTED.store(clean))
@@ -108,35 +109,44 @@ def test_a_length_head_on_the_vector_itself_hears_the_guess(naive, everywhere):
 
 
 @pytest.fixture
-def saved(naive, known, tmp_path):
-    adapt(naive, DEFENCE, known, name="cut", steps=0).save(tmp_path / "cut.safetensors")
-    return tmp_path / "cut.safetensors"
+def saved(naive, known, tmp_path, monkeypatch):
+    """Weights of an attacker, and its file, which is all that is loaded."""
+    monkeypatch.setattr(attackers, "studied", lambda embed_dim: {"cut": DEFENCE})
+    weights = adapt(naive, DEFENCE, known, steps=0)
+    save_attacker(tmp_path / "cut.safetensors", naive, weights)
+    return weights, tmp_path / "cut.safetensors"
 
 
-def test_an_attacker_comes_back_as_it_was_saved_in_less_than_2_mb(naive, known, saved, sentences):
-    attacker, again = adapt(naive, DEFENCE, known, name="cut", steps=0), Attacker.load(saved)
-    assert saved.stat().st_size < 2e6 and (again.defence, again.checkpoint) == ("cut", attacker.checkpoint)
-    assert all(torch.equal(again.weights[name], value) for name, value in attacker.weights.items())
+def test_an_attacker_comes_back_as_it_was_saved_in_less_than_2_mb(naive, saved, sentences):
+    weights, path = saved
+    assert path.stat().st_size < 2e6
+    again, attacker = load_attackers(naive, path.parent)["cut"], adapted(naive, weights)
     stored = perturb.apply(DEFENCE, naive.encoder.encode(sentences)).vectors
-    assert again.inverter(naive).invert(stored).texts == attacker.inverter(naive).invert(stored).texts
+    assert again.invert(stored).texts == attacker.invert(stored).texts
 
 
 def test_an_attacker_fits_its_own_weights_in_any_precision_and_no_others(naive, saved):
-    Attacker.load(saved).inverter(invlib.Inverter.load("minilm", dtype=torch.bfloat16))
+    folder = saved[1].parent
+    load_attackers(invlib.Inverter.load("minilm", dtype=torch.bfloat16), folder)
     weights = {
         name: value + 1 if name == "pos_embed.weight" else value for name, value in naive.model.state_dict().items()
     }
-    other = invlib.checkpoint.assemble(naive.config, weights, saved)
-    with pytest.raises(InputError, match="the attacker on cut was made for weights .*; make it again: python -m"):
-        Attacker.load(saved).inverter(invlib.Inverter(other, naive.tokenizer, naive.encoder))
+    other = invlib.checkpoint.assemble(naive.config, weights, folder)
+    with pytest.raises(InputError, match="cut.safetensors was made for weights .*; make it: python -m"):
+        load_attackers(invlib.Inverter(other, naive.tokenizer, naive.encoder), folder)
 
 
-def test_what_is_no_attacker_is_told(naive, saved):
-    with pytest.raises(InputError, match="no attacker 'gaussian-0.02' in .*; there: cut; make them"):
-        load_attackers(naive, saved.parent)
-    saved.write_bytes(saved.read_bytes()[:1000])
+def test_what_is_no_attacker_is_told(naive, saved, tmp_path):
+    path = saved[1]
+    with pytest.raises(InputError, match="cut.safetensors cannot be read as an attacker .*No such file.*; make it"):
+        load_attackers(naive, tmp_path / "none")
+    path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="cannot be read as an attacker"):
-        Attacker.load(saved)
+        load_attackers(naive, path.parent)
+
+
+def test_those_beside_the_bundled_weights_are_loaded(naive):
+    assert list(load_attackers(naive)) == list(studied(384))
 
 
 def test_the_command_makes_what_it_is_asked_for(tmp_path, sentences, capsys):
@@ -151,4 +161,4 @@ def test_the_command_makes_what_it_is_asked_for(tmp_path, sentences, capsys):
 def test_the_studied_defences_are_the_same_in_every_process():
     a, b = studied(384), studied(384)
     assert list(a) == list(b) and "truncation-192" in a
-    np.testing.assert_array_equal(a["projection-96"].matrix, b["projection-96"].matrix)
+    np.testing.assert_array_equal(a["projection-96"].components, b["projection-96"].components)

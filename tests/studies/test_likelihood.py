@@ -11,7 +11,7 @@ from invlib.config import ModelConfig
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
-from invlib.studies.likelihood import CONDITIONS, RATIOS, information, masked_likelihood, nats_per_token
+from invlib.studies.likelihood import RATIOS, information, masked_likelihood, nats_per_token
 
 TINY = ModelConfig(
     *(2304, 16, 32, 2, 4, 32, 384, 4, "minilm", "pruned"), gate=True, length_head=True, null_embedding=True
@@ -38,7 +38,7 @@ def texts(inverter, sentences) -> list[str]:
 @pytest.fixture(scope="module")
 def table(inverter, texts) -> pd.DataFrame:
     random = torch.Generator().manual_seed(1)
-    return masked_likelihood(inverter, texts, conditions=CONDITIONS, batch_size=3, generator=random)
+    return masked_likelihood(inverter, texts, batch_size=3, generator=random)
 
 
 def test_every_row_is_what_the_model_says_to_that_sentence_alone(inverter, texts, table):
@@ -103,18 +103,14 @@ def test_masks_are_a_function_of_the_generator(inverter, texts):
 
 
 def test_what_cannot_be_asked_is_refused(inverter, texts):
-    with pytest.raises(InputError, match="unknown condition 'unconditional'"):
-        masked_likelihood(inverter, texts, conditions=["unconditional"])
-    with pytest.raises(InputError, match="text 1 has .* tokens, the model takes 1 to 16"):
-        masked_likelihood(inverter, [texts[0], "word " * 20])
     with pytest.raises(InputError, match="at least two"):
-        masked_likelihood(inverter, texts[:1], conditions=["shuffled"])
+        masked_likelihood(inverter, texts[:1])
 
 
 def test_a_checkpoint_without_a_null_embedding_has_no_null_condition(inverter, texts, minilm, pruned):
     without = ConditionalMDLM(dataclasses.replace(TINY, null_embedding=False)).requires_grad_(False).eval()
     with pytest.raises(InputError, match="no null embedding"):
-        masked_likelihood(Inverter(without, pruned, minilm), texts, conditions=["null"])
+        masked_likelihood(Inverter(without, pruned, minilm), texts)
 
 
 def hand_made() -> pd.DataFrame:

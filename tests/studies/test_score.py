@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
 from invlib.studies import score as studies
@@ -35,10 +38,11 @@ def test_a_group_that_is_too_small_is_left_out(table, minilm):
 
 def test_a_table_of_groups_shows_value_interval_and_number(table, minilm):
     groups = pd.Categorical(["two"] * 25 + ["three"] * 20, ["two", "three"])
-    lines = studies.markdown_groups(studies.score_groups(table, groups, minilm)).splitlines()
-    assert lines[0].split("|")[3].strip() == "token f1" and len(lines) == 4
-    assert lines[2].startswith("| two | 25 | 1.00 (1.00–1.00)")
-    assert "| three | 20 | 0.00 (0.00–0.00)" in lines[3]
+    scores = studies.score_groups(table, groups, minilm)
+    lines = studies.markdown_table(scores, ("group", "n"), "metric").splitlines()
+    assert lines[0].startswith("| group | n | token f1 |") and len(lines) == 4
+    assert lines[2].startswith("| two | 25 | 1.000 (1.000–1.000)")
+    assert "| three | 20 | 0.000 (0.000–0.000)" in lines[3]
 
 
 def test_the_script_scores_every_source_and_length_and_counts_tokens(tmp_path, minilm, sentences, monkeypatch):
@@ -65,5 +69,22 @@ def test_a_text_too_small_for_groups_is_scored_as_a_whole(tmp_path, sentences, c
     assert main(["score", "--text", str(path), "--out", str(out), "--steps", "1"]) == 0
     found = json.loads(out.read_text())
     assert found["scores"] and not found["by_length"] and not found["by_source"]
-    assert main(["score", "--text", str(path), "--limit", "-2"]) == 2
-    assert "--limit must be at least 1, got -2" in capsys.readouterr().err
+    assert main(["score", "--text", str(path), "--limit", "0"]) == 2
+    assert "no text of" in capsys.readouterr().err
+
+
+# --- controls
+
+
+def test_everybody_gets_another_ones_row_once():
+    for seed in range(5):
+        other = studies.somebody_else(7, torch.Generator().manual_seed(seed))
+        assert sorted(other) == list(range(7)) and (other != np.arange(7)).all()
+    with pytest.raises(InputError, match="at least two texts"):
+        studies.somebody_else(1)
+
+
+def test_the_nearest_row_may_be_forbidden_to_be_the_own():
+    vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    assert studies.nearest(vectors, vectors).tolist() == [0, 1, 2]
+    assert studies.nearest(vectors, vectors, own_excluded=True).tolist() == [1, 0, 1]

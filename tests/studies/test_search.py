@@ -8,7 +8,7 @@ import invlib
 from invlib.search import BestOf, SwapBeam
 from invlib.studies import search as recovery
 from invlib.studies.__main__ import main
-from invlib.studies.provenance import commit_of_this_clone
+from invlib.studies.results import commit_of_this_clone
 from invlib.studies.search import best_within, curve, recover
 
 SENTENCES = ["I am late.", "Plants need light and water."]

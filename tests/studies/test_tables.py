@@ -76,4 +76,4 @@ def test_a_missing_attacker_is_told_before_the_work_begins(tmp_path, monkeypatch
     monkeypatch.setattr(tables, "locate", lambda name: tmp_path)
     monkeypatch.setattr(tables, "costs", None)
     assert main(["tables", "--out", str(tmp_path)]) == 2
-    assert "there is no attacker 'gaussian-0.02'" in capsys.readouterr().err
+    assert "gaussian-0.02.safetensors cannot be read as an attacker" in capsys.readouterr().err

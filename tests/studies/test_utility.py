@@ -10,7 +10,6 @@ import scipy.stats
 import torch
 
 from invlib import perturb
-from invlib.errors import InputError
 from invlib.metrics import words
 from invlib.studies import utility
 from invlib.tokenizer import Tokenizer
@@ -90,11 +89,6 @@ def test_the_rank_correlation_of_unrelated_vectors_is_0():
     assert utility.rank_correlation(vectors(300), vectors(300, seed=9)).mean() == pytest.approx(0, abs=0.02)
 
 
-def test_what_has_no_ranking_is_refused():
-    with pytest.raises(InputError, match="row 0 is equally similar to all others"):
-        utility.rank_correlation(CLEAN[:4], np.eye(4))
-
-
 # --- nDCG
 
 
@@ -124,14 +118,6 @@ def test_ndcg_is_what_a_slow_loop_finds():
         dcg = sum(grades[q][j] / math.log2(place + 2) for place, j in enumerate(order[:10]))
         best = sum(g / math.log2(place + 2) for place, g in enumerate(sorted(grades[q], reverse=True)[:10]))
         assert found[q] == pytest.approx(dcg / best)
-
-
-def test_what_has_no_ndcg_is_refused():
-    grades = np.array([[1, 0, 0], [0, 0, 0]])
-    with pytest.raises(InputError, match="query 1 has no relevant sentence"):
-        utility.ndcg(circle(0, 1), circle(0, 1, 2), grades)
-    with pytest.raises(InputError, match=r"need grades of shape \[2, 2\], got \[2, 3\]"):
-        utility.ndcg(circle(0, 1), circle(0, 1), grades)
 
 
 # --- the cost of a perturbation
@@ -197,17 +183,10 @@ def test_the_clean_encoder_finds_most_of_what_was_judged_and_not_all(retrieval, 
     assert "nDCG@10 = 0.69" in (DATA / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("sentences", "queries", "said"),
-    [
-        ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], [], "an id stands twice"),
-        ([{"id": "a", "text": "x"}], [{"query": "q", "relevant": {"b": 1}}], "a query judges 'b'"),
-    ],
-)
-def test_ids_that_do_not_resolve_are_refused(sentences, queries, said, tmp_path):
-    for name, rows in (("sentences", sentences), ("queries", queries)):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError, match=said):
-        utility.read_retrieval(tmp_path)
-    with pytest.raises(InputError, match="there is no file"):
-        utility.read_retrieval(tmp_path / "none")
+def test_every_id_is_of_one_sentence():
+    lines = {
+        name: [json.loads(line) for line in (DATA / "retrieval" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("sentences", "queries")
+    }
+    ids = [sentence["id"] for sentence in lines["sentences"]]
+    assert len(set(ids)) == len(ids) and {id for query in lines["queries"] for id in query["relevant"]} <= set(ids)
