@@ -13,10 +13,9 @@ from tqdm.auto import tqdm
 
 from invlib import checkpoint
 from invlib.errors import InputError, options_of
-from invlib.masking import subs_logits
-from invlib.model import ConditionalMDLM, Modulation, median_length
+from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
-from invlib.sampler import Predict, Sampling, denoise, row_streams
+from invlib.sampler import Sampling, denoise, guided, row_streams
 from invlib.search import Encode, Strategy, Target, Tokens, closest, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
@@ -90,6 +89,7 @@ class Drafting:
 class Drafts:
     """All drafts of one vector: their tokens, what they cost, and the likeliest one with its trajectory."""
 
+    stream: torch.Generator  # the first draft's; a search goes on with it
     tokens: list[Tokens] = field(default_factory=list)
     model_calls: int = 0
     text: str = ""
@@ -171,12 +171,11 @@ class Inverter:
         drafting.check(decoding)
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         noise = self._noise_levels(noise_level, len(vectors))
-        streams = row_streams(len(vectors) * drafting.candidates, drafting.generator)
-        drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, (decoding, drafting), streams)
+        drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, decoding, drafting)
         result = _likeliest(drafts, drafting, decoding)
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
-            targets = self._targets(vectors, noise, streams[:: drafting.candidates], pinned, encode)
+            targets = self._targets(vectors, noise, drafts, pinned, encode)
             done = search_all(targets, search, [own.tokens for own in drafts])
             return replace(result, **closest(done, result.texts, result.model_calls))
         return self._verified(result, vectors, encode) if verify else result
@@ -186,15 +185,16 @@ class Inverter:
         vectors: np.ndarray,
         lengths: np.ndarray,
         noise: np.ndarray | None,
-        how: tuple[Decoding, Drafting],
-        streams: list[torch.Generator],
+        decoding: Decoding,
+        drafting: Drafting,
     ) -> list[Drafts]:
         """`candidates` drafts of every vector, batches of similar length one after the other."""
-        decoding, drafting = how
-        drafts, options = [Drafts() for _ in vectors], {f.name: getattr(decoding, f.name) for f in fields(decoding)}
-        options["top_k"] = TOP_K if drafting.keep_trajectories else 0
-        for rows in _by_length(np.repeat(lengths, drafting.candidates), drafting.batch_size):
-            own = rows // drafting.candidates
+        options = {f.name: getattr(decoding, f.name) for f in fields(decoding)}
+        options["top_k"], each = TOP_K if drafting.keep_trajectories else 0, drafting.candidates
+        streams = row_streams(len(vectors) * each, drafting.generator)
+        drafts = [Drafts(streams[row * each]) for row in range(len(vectors))]
+        for rows in _by_length(np.repeat(lengths, each), drafting.batch_size):
+            own = rows // each
             options |= {"noise_level": None if noise is None else noise[own], "generator": [streams[r] for r in rows]}
             steps = list(self.steps(vectors[own], lengths[own], **options))
             for place, vector in enumerate(own):
@@ -229,37 +229,22 @@ class Inverter:
 
         lengths: tokens of each [n]. noise_level: of each [n]; None: clean. options: fields of `Decoding`.
         """
-        (decoding,) = options_of((Decoding,), options)
-        device, mask = self.model.device, self.config.mask_token_id
-        embedding, lengths = torch.from_numpy(vectors).to(device), torch.as_tensor(lengths, device=device)
-        nothing = torch.ones(len(vectors), dtype=torch.bool, device=device)
-        with torch.inference_mode():
-            level = None if noise_level is None else torch.as_tensor(noise_level).to(device)
-            modulation = self.model.modulation(embedding, None if decoding.conditional else nothing, level)
-            prior = None if decoding.guidance_scale == 1 else self.model.modulation(embedding[:1], nothing[:1])
-        predict = self.model.predictor(modulation, lengths)
-        if prior is not None:
-            predict = self._guided(predict, prior, lengths, decoding.guidance_scale)
+        (decoding,), model = options_of((Decoding,), options), self.model
+        lengths, mask = torch.as_tensor(lengths, device=model.device), self.config.mask_token_id
         pinned = self._grid("pinned", decoding.pinned or {}, lengths)
         start = torch.where(pinned == mask, self._grid("start", decoding.start or {}, lengths), pinned)
+        embedding = torch.from_numpy(vectors).to(model.device)
+        nothing = torch.ones(len(vectors), dtype=torch.bool, device=model.device)
+        with torch.inference_mode():
+            level = None if noise_level is None else torch.as_tensor(noise_level).to(model.device)
+            modulation = model.modulation(embedding, None if decoding.conditional else nothing, level)
+            predict = model.predictor(modulation, lengths)
+            if decoding.guidance_scale != 1:
+                prior = model.modulation(embedding[:1], nothing[:1]).rows(torch.zeros_like(lengths))
+                predict = guided(predict, model.predictor(prior, lengths), lengths, decoding.guidance_scale, mask)
         how = {f.name: getattr(decoding, f.name) for f in fields(Sampling)}
         given = {"start": start, "pinned": pinned != mask, "top_k": top_k, "generator": generator}
         return denoise(predict, lengths, mask_token_id=mask, **given, **how)
-
-    def _guided(self, conditional: Predict, prior: Modulation, lengths: Tensor, guidance_scale: float) -> Predict:
-        mask = self.config.mask_token_id
-        unconditional = self.model.predictor(prior.rows(torch.zeros_like(lengths)), lengths)
-
-        def predict(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
-            cond, uncond = (
-                subs_logits(part(xt, rows, at).float(), mask).log_softmax(dim=-1)
-                for part in (conditional, unconditional)
-            )
-            visible = 1 - (xt == mask).sum(dim=1) / lengths[rows]
-            scale = 1 + (guidance_scale - 1) * visible[at.nonzero()[:, 0], None]
-            return uncond + scale * (cond - uncond)  # NaN at [MASK], which the sampler forbids anyway
-
-        return predict
 
     @torch.inference_mode()
     def length_log_probs(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
@@ -277,9 +262,15 @@ class Inverter:
         logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device), level)
         return logits.float().log_softmax(dim=1).cpu().numpy()
 
+    @torch.inference_mode()
     def predict_lengths(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
-        """Number of tokens that the model expects of each vector, [n], by `median_length`."""
-        return median_length(torch.from_numpy(self.length_log_probs(vectors, noise_level))).numpy()
+        """Number of tokens that the model expects of each vector, [n]: `median_length`; without a head all it has."""
+        vectors = check_vectors(vectors, self.config.embedding_cond_dim)
+        if not self.config.length_head:
+            return np.full(len(vectors), self.config.max_seq_len)
+        noise = self._noise_levels(noise_level, len(vectors))
+        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
+        return self.model.predicted_lengths(torch.from_numpy(vectors).to(self.model.device), level).cpu().numpy()
 
     def _noise_levels(self, noise_level: Any, count: int) -> np.ndarray | None:
         """One level per vector [count]; None where all vectors are clean, which every checkpoint can invert."""
@@ -337,10 +328,10 @@ class Inverter:
         pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}
         return Target.of(self, vector, pinned=pinned, **options)
 
-    def _targets(self, vectors, noise, streams, pinned, encode) -> Iterator[Target]:
+    def _targets(self, vectors, noise, drafts, pinned, encode) -> Iterator[Target]:
         levels = np.zeros(len(vectors)) if noise is None else noise
-        for vector, stream, level in zip(vectors, streams, levels, strict=True):
-            yield self.target(vector, encode=encode, pinned=pinned, generator=stream, noise_level=float(level))
+        for vector, own, level in zip(vectors, drafts, levels, strict=True):
+            yield self.target(vector, encode=encode, pinned=pinned, generator=own.stream, noise_level=float(level))
 
     def _verified(self, result: Inversion, vectors: np.ndarray, encode: Encode | None) -> Inversion:
         from invlib.metrics import reencoded_cosines  # only here: metrics bring pandas and scipy along

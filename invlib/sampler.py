@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.errors import InputError, options_of
-from invlib.masking import length_mask, log_probs_by_rows
+from invlib.masking import length_mask, log_probs_by_rows, subs_logits
 from invlib.policies import Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
 
@@ -119,6 +119,23 @@ class Remembered:
             self._logits = new if fresh.all() else _merged(fresh, new, self._logits)
         self._xt, self._row = xt, row
         return self._logits
+
+
+def guided(
+    conditional: Predict, unconditional: Predict, lengths: Int[Tensor, "batch"], scale: float, mask_token_id: int
+) -> Predict:
+    """uncond + w (cond - uncond) on log-probabilities, w going from 1, all masked, to `scale`, none masked."""
+
+    def predict(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+        cond, uncond = (
+            subs_logits(part(xt, rows, at).float(), mask_token_id).log_softmax(dim=-1)
+            for part in (conditional, unconditional)
+        )
+        visible = 1 - (xt == mask_token_id).sum(dim=1) / lengths[rows]
+        w = 1 + (scale - 1) * visible[at.nonzero()[:, 0], None]
+        return uncond + w * (cond - uncond)  # NaN at [MASK], which is forbidden anyway
+
+    return predict
 
 
 def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> list[torch.Generator]:
