@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from invlib.model import Modulation
@@ -27,13 +26,8 @@ FRAME = "#d55e00"  # around a cell: written in this step, or the true word
 REFERENCE = "#888888"  # what the data are held against: a diagonal, a control, the base of the ablations
 MARKERS = "osD^vPX*<>hp"
 DASHES = ("-", "--", "-.", ":")
-METRIC_LABELS = {
-    "token_f1": "token F1",
-    "bleu": "BLEU / 100",
-    "exact_match": "exact match",
-    "edit_similarity": "edit similarity",
-    "cosine": "cosine",
-}
+AT_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # of a legend: beside the axes
+METRICS = ("token_f1", "bleu", "exact_match", "edit_similarity", "cosine")
 
 
 def use_style() -> None:
@@ -50,21 +44,16 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     A framed cell was uncovered in that step.
     """
     steps = range(trajectory.num_steps + 1)
-    ax = ax or _wide_axes(len(trajectory), len(steps))
-    words = np.array([trajectory.words(step) for step in steps], object)
-    shown = np.where(trajectory.masked, "", words)
-    _cells(ax, trajectory.confidence, shown, "probability when written", framed=trajectory.uncovered, vmin=0, vmax=1)
-    ax.set(xlabel="position (token)", ylabel="step", yticks=steps)
-    return ax
+    words = np.where(trajectory.masked, "", np.array([trajectory.words(step) for step in steps], object))
+    labels = {"xlabel": "position (token)", "ylabel": "step", "yticks": steps}
+    return _cells(ax, trajectory.confidence, words, "probability when written", framed=trajectory.uncovered, **labels)
 
 
 def plot_order(trajectories: dict[str, Trajectory], ax: Axes | None = None) -> Axes:
     """In which step each position became visible: one row per policy, early steps dark."""
     order = np.stack([trajectory.uncovered_at for trajectory in trajectories.values()])
-    ax = ax or plt.subplots(figsize=(max(5, 0.55 * order.shape[1]), 0.45 * len(order) + 1))[1]
-    _cells(ax, order, order.astype(str), "step")
-    ax.set(xlabel="position (token)", yticks=range(len(order)), yticklabels=list(trajectories))
-    return ax
+    labels = {"xlabel": "position (token)", "yticks": range(len(order)), "yticklabels": list(trajectories)}
+    return _cells(ax, order, order.astype(str), "step", limits=(None, None), **labels)
 
 
 def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) -> Axes:
@@ -74,17 +63,13 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
     was written are left out.
     """
     ax = ax or plt.subplots(figsize=(7, 3.2))[1]
-    written = pd.DataFrame(
-        [told for t in trajectories for told in zip(t.uncovered.nonzero()[0], t.confidence[t.uncovered], strict=True)],
-        columns=["step", "probability"],
-    )
-    spread = written.groupby("step")["probability"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
+    written = [pd.Series(t.confidence[t.uncovered], index=t.uncovered.nonzero()[0]) for t in trajectories]
+    spread = pd.concat(written).groupby(level=0).quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
     for low, high, alpha, label in ((0.05, 0.95, 0.15, "nine in ten tokens"), (0.25, 0.75, 0.35, "half of the tokens")):
         ax.fill_between(spread.index, spread[low], spread[high], alpha=alpha, lw=0, color="C0", label=label)
     ax.plot(spread[0.5], "o-", color="C0", label="median")
-    ax.set(xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    return _legend_at_right(ax)
+    return _finish(ax, AT_RIGHT, xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
 
 
 # ── inside the model ──
@@ -92,28 +77,18 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
 
 def plot_modulation(modulation: Modulation, ax: Axes | None = None) -> Axes:
     """RMS of gate, scale and shift per sublayer, mean over the batch, with its spread (standard deviation)."""
-    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
     sizes = {name: value.square().mean(dim=-1).sqrt().flatten(1) for name, value in parts(modulation).items()}
     places = [f"{layer}\n{kind}" for layer in range(modulation.scale.shape[1]) for kind in ("attn", "ff")]
-    _beside(ax, _spread(sizes, places), "group", "place")
-    ax.set(xlabel="layer and sublayer", ylabel="RMS over channels", ylim=(0, None))
-    ax.legend(ncols=3)
-    return ax
+    ax = plot_intervals(_spread(sizes, places), "place", "group", ax)
+    return _finish(ax, {"ncols": 3}, xlabel="layer and sublayer", ylabel="RMS over channels", ylim=(0, None))
 
 
 def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = None) -> Axes:
-    """Effective gain of each sublayer on the residual stream, mean over the batch and its spread; logarithmic.
-
-    gain: of `probes.effective_gain`.
-    """
-    ax = ax or plt.subplots(figsize=(7, 3.2))[1]
+    """Effective gain of each sublayer (`probes.effective_gain`), mean over the batch and its spread; logarithmic."""
     sublayers = dict(zip(SUBLAYERS, gain.unbind(dim=2), strict=True))
-    _beside(ax, _spread(sublayers, range(gain.shape[1])), "group", "place")
+    ax = plot_intervals(_spread(sublayers, [str(layer) for layer in range(gain.shape[1])]), "place", "group", ax)
     ax.axhline(1, color=REFERENCE, lw=1, ls="--")
-    ax.set(xlabel="layer", ylabel="RMS added / RMS of the stream", yscale="log")
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.legend()
-    return ax
+    return _finish(ax, {}, xlabel="layer", ylabel="RMS added / RMS of the stream", yscale="log")
 
 
 def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
@@ -124,91 +99,68 @@ def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> 
         count = np.arange(1, len(share) + 1)
         (line,) = ax.plot(count, share, dashes, label=f"{name}: participation ratio {ratio:.0f}")
         ax.plot(ratio, np.interp(ratio, count, share), marker, color=line.get_color(), ms=7)
-    ax.set(xlabel="principal components", ylabel="share of variance", xlim=(0, None), ylim=(0, 1.02))
-    ax.legend(loc="lower right")
-    return ax
+    labels = {"xlabel": "principal components", "ylabel": "share of variance"}
+    return _finish(ax, {"loc": "lower right"}, **labels, xlim=(0, None), ylim=(0, 1.02))
 
 
 def plot_plane(components: Components, kinds: Sequence[str], ax: Axes | None = None) -> Axes:
     """The first two principal components, one colour and one marker per kind of row."""
     ax = ax or plt.subplots(figsize=(7, 4))[1]
-    shares = 100 * components.variance[:2] / components.variance.sum()
-    kinds = np.asarray(kinds)
-    for kind, marker in zip(dict.fromkeys(kinds), MARKERS, strict=False):
-        ax.scatter(*components.scores[kinds == kind, :2].T, s=20, marker=marker, label=kind, alpha=0.8, lw=0)
-    ax.set(xlabel=f"1st component ({shares[0]:.0f} % of variance)", ylabel=f"2nd component ({shares[1]:.0f} %)")
-    return _legend_at_right(ax)
-
-
-def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What a change in one place does to the true tokens: the table of `probes.listening_effects`."""
-    ax = ax or plt.subplots(figsize=(8, 3.6))[1]
-    rows = effects.rename(columns={"rise": "value"}).assign(where=effects["where"].str.replace(" ", "\n"))
-    _beside(ax, rows, "what", "where")
-    ax.set(xlabel="layer", ylabel="rise of the cross-entropy\n(nats per token)")
-    return _legend_at_right(ax)
+    first, second = 100 * components.variance[:2] / components.variance.sum()
+    rows = pd.DataFrame(components.scores[:, :2]).groupby(np.asarray(kinds), sort=False)
+    for (kind, scores), marker in zip(rows, MARKERS, strict=False):
+        ax.scatter(scores[0], scores[1], s=20, marker=marker, label=kind, alpha=0.8, lw=0)
+    xlabel, ylabel = f"1st component ({first:.0f} % of variance)", f"2nd component ({second:.0f} %)"
+    return _finish(ax, AT_RIGHT, xlabel=xlabel, ylabel=ylabel)
 
 
 def plot_token_gradients(gradients: Float[Tensor, "length embed"], words: list[str], ax: Axes | None = None) -> Axes:
-    """Which tokens pull the vector the same way: cosines between their gradients; the length stands at the left.
-
-    gradients: of `probes.token_gradients`.
-    """
-    ax = ax or plt.subplots(figsize=(2.6 + 0.5 * len(words), 1.2 + 0.42 * len(words)))[1]
+    """Which tokens pull the vector the same way: cosines of `probes.token_gradients`; their lengths at the left."""
     norms = gradients.norm(dim=1, keepdim=True)
     unit = gradients / norms.clamp_min(1e-12)
     cosines = (unit @ unit.T).numpy()
     shown = np.vectorize("{:.1f}".format)(cosines)
-    _cells(ax, cosines, shown, "cosine of the gradients", cmap="RdBu_r", vmin=-1, vmax=1)
-    _words_below(ax, words)
-    ax.set_yticks(range(len(words)), [f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0], strict=True)])
-    ax.set_ylabel("token, and length of its gradient")
-    return ax
+    lengths = [f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0], strict=True)]
+    labels = {"ylabel": "token, and length of its gradient", "yticks": range(len(words)), "yticklabels": lengths}
+    return _cells(ax, cosines, shown, "cosine of the gradients", below=words, limits=(-1, 1), **labels)
 
 
-def plot_logit_lens(
-    words: Sequence[Sequence[str]],
-    probabilities: Float[np.ndarray, "depth length"],
-    true_words: Sequence[str],
-    ax: Axes | None = None,
-) -> Axes:
+def plot_logit_lens(words: list[list[str]], probabilities: np.ndarray, true: list[str], ax: Axes | None = None) -> Axes:
     """Depth × position: the likeliest word if the model stopped there, coloured by its probability.
 
-    A frame marks the true word. words: one list per depth; depth 0 is what the embedding tables alone say.
+    A frame marks the true word. words, probabilities: one row per depth; depth 0 is the embedding tables alone.
     """
-    ax = ax or _wide_axes(len(true_words), len(words))
-    shown = np.array(words)
-    true = shown == np.array(true_words)
-    _cells(ax, probabilities, shown, "probability of the word shown", framed=true, vmin=0, vmax=1)
-    _words_below(ax, true_words)
-    ax.set(xlabel="the true token at each position", ylabel="layers passed", yticks=range(len(words)))
-    return ax
+    shown, label = np.array(words), "probability of the word shown"
+    labels = {"xlabel": "the true token at each position", "ylabel": "layers passed", "yticks": range(len(words))}
+    return _cells(ax, probabilities, shown, label, framed=shown == np.array(true), below=true, **labels)
 
 
 # ── what comes back, and what it costs ──
 
 
-def plot_scores(scores: pd.DataFrame, metrics: Sequence[str] = tuple(METRIC_LABELS), ax: Axes | None = None) -> Axes:
-    """Every metric with its 95 % interval, one colour and one marker per attacker.
+def plot_intervals(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
+    """`value` with its interval (`low`, `high`) over column x, one colour and one marker per value of column by.
 
-    scores: the table of `studies.score_attackers`. BLEU is divided by 100 to share the axis.
+    Over numbers a line joins the values of a group; over names the groups stand side by side.
     """
     ax = ax or plt.subplots(figsize=(8, 3.6))[1]
+    groups, names = table.groupby(by, sort=False), list(dict.fromkeys(table[x]))
+    named = not pd.api.types.is_numeric_dtype(table[x])
+    for group, (name, rows) in enumerate(groups):
+        beside = 0.15 * (group - (len(groups) - 1) / 2)
+        along = rows[x].map(names.index) + beside if named else rows[x]
+        _interval(ax, group, along, rows, label=name, ls="none" if named else DASHES[group % len(DASHES)])
+    if named:
+        ax.set_xticks(range(len(names)), names)
+    return _finish(ax, {}, xlabel=x)
+
+
+def plot_scores(scores: pd.DataFrame, metrics: Sequence[str] = METRICS, ax: Axes | None = None) -> Axes:
+    """Every metric of `studies.score.score_attackers` by attacker; BLEU is divided by 100 to share the axis."""
     rows = scores.set_index("metric").loc[list(metrics)]
     rows.loc[rows.index == "bleu", ["value", "low", "high"]] /= 100
-    _beside(ax, rows.rename(index=METRIC_LABELS).reset_index(), "attacker", "metric")
-    ax.set(ylabel="score, 95 % interval", ylim=(-0.05, 1))
-    return _legend_at_right(ax)
-
-
-def plot_curves(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
-    """`value` with its 95 % interval (`low`, `high`) over the numbers of column x, one line per value of column by."""
-    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
-    for group, (name, rows) in enumerate(table.groupby(by, sort=False)):
-        _interval(ax, group, rows[x], rows, label=name, ls=DASHES[group % len(DASHES)])
-    ax.set(xlabel=x)
-    ax.legend()
-    return ax
+    ax = plot_intervals(rows.rename(index=_shown).reset_index(), "metric", "attacker", ax)
+    return _finish(ax, AT_RIGHT, xlabel=None, ylabel="score, 95 % interval", ylim=(-0.05, 1))
 
 
 def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
@@ -220,40 +172,12 @@ def plot_reliability(curves: dict[str, pd.DataFrame], ax: Axes | None = None) ->
     ax.plot([0, 1], [0, 1], color=REFERENCE, lw=1, ls=":", label="calibrated")
     for group, (name, table) in enumerate(curves.items()):
         rows = table.rename(columns={"accuracy": "value"})
-        _interval(ax, group, rows["confidence"], rows, label=name, ls="-", ms=0)
+        _interval(ax, group, rows["confidence"], rows, label=name, ms=0)
         areas = 400 * rows["share"]
         ax.scatter(rows["confidence"], rows["value"], s=areas, color=f"C{group}", marker=MARKERS[group])
-    ax.set(xlabel="confidence", ylabel="share that is right, 95 % interval", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    return ax
-
-
-def plot_ablation_curve(ablations: pd.DataFrame, variant: str, ax: Axes | None = None) -> Axes:
-    """A variant's token F1 over the sentences seen, the base's dashed in grey behind it: one of many small pictures."""
-    ax = ax or plt.subplots(figsize=(2.4, 1.8))[1]
-    for name, look in (("base", {"color": REFERENCE, "ls": "--"}), (variant, {"color": "C0", "marker": "o", "ms": 3})):
-        rows = ablations[ablations["variant"] == name]
-        ax.plot(rows["samples"] / 1000, rows["token_f1"], **look)
-    ax.set_title(variant, fontsize=8)
-    ax.tick_params(labelsize=7)
-    return ax
-
-
-def plot_ablation_scores(ablations: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Final token F1 of every variant with its 95 % interval, in the order they were run; the base's as a band.
-
-    ablations: the table of ablations.csv; the last row of a variant is its final one.
-    """
-    bounds = {"token_f1": "value", "token_f1_low": "low", "token_f1_high": "high"}
-    final = ablations.groupby("variant", sort=False).tail(1).rename(columns=bounds)
-    ax = ax or plt.subplots(figsize=(7, 0.8 + 0.28 * len(final)))[1]
-    _interval(ax, 0, final, range(len(final)))
-    for base in final[final["variant"] == "base"].itertuples():
-        ax.axvspan(base.low, base.high, color=REFERENCE, alpha=0.3, lw=0, zorder=0)
-    ax.set_xlabel("token F1, 95 % interval over sentences (grey: base)")
-    ax.set_yticks(range(len(final)), final["variant"])
-    ax.invert_yaxis()
-    return ax
+    labels = {"xlabel": "confidence", "ylabel": "share that is right, 95 % interval"}
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+    return _finish(ax, below, **labels, xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
 def plot_frontier(utility: pd.DataFrame, leakage: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -265,10 +189,9 @@ def plot_frontier(utility: pd.DataFrame, leakage: pd.DataFrame, ax: Axes | None 
     utility, leakage = (table.set_index(["perturbation", "strength"]) for table in (utility, leakage))
     for group, (name, y) in enumerate(leakage.groupby("perturbation", sort=False)):
         x = utility.loc[utility.index.intersection(y.index)].sort_values("value")
-        _interval(ax, group, x, y.loc[x.index], label=name, ls="-")
-    ax.set(xlabel="utility, 95 % interval", ylabel="leakage, 95 % interval")
+        _interval(ax, group, x["value"], y.loc[x.index], xerr=_bars(x), label=name)
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # with a margin below points at zero
-    return _legend_at_right(ax)
+    return _finish(ax, AT_RIGHT, xlabel="utility, 95 % interval", ylabel="leakage, 95 % interval")
 
 
 def plot_sweep(table: pd.DataFrame, metric: str = "token_f1", ax: Axes | None = None) -> Axes:
@@ -276,103 +199,65 @@ def plot_sweep(table: pd.DataFrame, metric: str = "token_f1", ax: Axes | None = 
 
     table: of `studies.sweep`, with its reference. Dotted: what comes back from the clean vectors; the highest control.
     """
-    inverted, clean, asked = table["attacker"] == "inverted", table["perturbation"] == "none", table["metric"] == metric
-    cosines = table["metric"] == "vector_cosine"
     ax = ax or plt.subplots(figsize=(7, 4.2))[1]
+    inverted, clean, asked = table["attacker"] == "inverted", table["perturbation"] == "none", table["metric"] == metric
     levels = table["value"][inverted & clean & asked].mean(), table["value"][~inverted & asked].max()
     for level, text in zip(levels, ("clean vectors", "best control"), strict=True):
         ax.axhline(level, ls=":", lw=1, color=REFERENCE)
         ax.annotate(text, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points")
+    cosines = table["metric"] == "vector_cosine"
     plot_frontier(table[inverted & ~clean & cosines], table[inverted & ~clean & asked], ax)
-    label = METRIC_LABELS.get(metric, metric.replace("_", " "))
-    ax.set(xlabel="cosine of the attacker's vector to the clean one", ylabel=f"{label}, 95 % interval")
+    ax.set(xlabel="cosine of the attacker's vector to the clean one", ylabel=f"{_shown(metric)}, 95 % interval")
     return ax
-
-
-def plot_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Milliseconds a vector over length, steps, batch and candidates, each varied alone; dashed: what the model says.
-
-    table: cost.csv. Both axes are logarithmic: a line of slope 1 is proportional.
-    """
-    ax = ax or plt.subplots(figsize=(6.5, 3.8))[1]
-    for group, (axis, rows) in enumerate(table.groupby("axis", sort=False)):
-        ax.plot(rows["value"], rows["ms"], MARKERS[group], color=f"C{group}", label=axis)
-        ax.plot(rows["value"], rows["predicted"], "--", color=f"C{group}")
-    ax.plot([], [], "--", color=REFERENCE, label="model")
-    ax.set(xlabel="tokens, steps, vectors or drafts", ylabel="ms a vector")
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log", base=2)
-    for along in (ax.xaxis, ax.yaxis):
-        along.set_major_formatter("{x:g}")
-    return _legend_at_right(ax)
 
 
 # ── the strokes they share ──
 
 
-def _interval(ax: Axes, group: int, x, y, *, ls: str = "none", **style) -> None:
-    """The values of one group with their intervals, in the group's colour and marker; `ls` joins them by a line.
-
-    x, y: numbers, or a table with the columns value, low, high, whose intervals are drawn.
-    """
-    (x, across), (y, up) = _bars(x), _bars(y)
+def _interval(ax: Axes, group: int, x: pd.Series, rows: pd.DataFrame, **style) -> None:
+    """The values of one group over x with their intervals, in the group's colour and marker."""
     marker = MARKERS[group % len(MARKERS)]
-    ax.errorbar(x, y, xerr=across, yerr=up, color=f"C{group}", marker=marker, ls=ls, **style)
+    ax.errorbar(x, rows["value"].to_numpy(), yerr=_bars(rows), color=f"C{group}", marker=marker, **style)
 
 
-def _bars(along) -> tuple:
-    """Values, and the lengths of the bars below and above; rounding must not make one negative."""
-    if not isinstance(along, pd.DataFrame):
-        return along, None
-    value, low, high = along[["value", "low", "high"]].to_numpy(float).T
-    return value, np.maximum([value - low, high - value], 0)
+def _bars(rows: pd.DataFrame) -> np.ndarray:
+    """Lengths of the bars below and above each value; rounding must not make one negative."""
+    return np.maximum([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0)
 
 
-def _beside(ax: Axes, rows: pd.DataFrame, group: str, place: str) -> None:
-    """Groups side by side at each place (column `place`, named on the x axis in the order of the table)."""
-    places, groups = list(dict.fromkeys(rows[place])), rows.groupby(group, sort=False)
-    for number, (name, own) in enumerate(groups):
-        offset = 0.15 * (number - (len(groups) - 1) / 2)
-        _interval(ax, number, own[place].map(places.index) + offset, own, label=name)
-    ax.set_xticks(range(len(places)), places)
-
-
-def _spread(groups: dict[str, Float[Tensor, "batch place"]], places: Sequence) -> pd.DataFrame:
-    """Rows for `_beside`: mean over the batch, and a standard deviation to both sides of it."""
+def _spread(groups: dict[str, Float[Tensor, "batch place"]], places: Sequence[str]) -> pd.DataFrame:
+    """Mean over the batch, and a standard deviation to both sides of it, as a table with the columns group, place."""
     values = torch.stack(list(groups.values())).float().numpy()
     mean, deviation = values.mean(axis=1).ravel(), values.std(axis=1).ravel()
     rows = pd.MultiIndex.from_product([groups, places], names=["group", "place"]).to_frame(index=False)
     return rows.assign(value=mean, low=mean - deviation, high=mean + deviation)
 
 
-def _cells(ax: Axes, values, words, label: str, framed=(), cmap: str = "viridis", **limits: float) -> None:
+def _cells(ax, values, words, label: str, *, framed=(), below=(), limits=(0, 1), **labels) -> Axes:
     """Cells coloured by value [row, column], a word in each, some framed, and the scale of the colours."""
-    colors = mpl.colormaps[cmap].with_extremes(bad=MASKED)
-    image = ax.imshow(values, aspect="auto", cmap=colors, **limits)
-    for (row, column), word in np.ndenumerate(words):
-        if word:
-            color = _readable_on(image.cmap(image.norm(values[row, column])))
-            ax.text(column, row, word, ha="center", va="center", fontsize=9, color=color)
+    rows, columns = values.shape
+    ax = ax or plt.subplots(figsize=(min(14, 2 + 0.64 * columns), 1.2 + 0.35 * rows))[1]
+    colors = mpl.colormaps["RdBu_r" if limits[0] == -1 else "viridis"].with_extremes(bad=MASKED)
+    image = ax.imshow(values, aspect="auto", cmap=colors, vmin=limits[0], vmax=limits[1])
+    for row, column in np.argwhere(words != ""):
+        luminance = np.dot(image.to_rgba(values[row, column])[:3], (0.2126, 0.7152, 0.0722))  # weights of WCAG
+        color = "black" if luminance > 0.45 else "white"  # whichever contrasts more
+        ax.text(column, row, words[row, column], ha="center", va="center", fontsize=9, color=color)
     for row, column in np.argwhere(framed):
         ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=1.6, ec=FRAME))
+    if below:
+        ax.set_xticks(range(columns), below, rotation=45, ha="right", rotation_mode="anchor")
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=label)
+    return _finish(ax, **labels)
 
 
-def _readable_on(color: Sequence[float]) -> str:
-    """Black or white, whichever contrasts more (relative luminance, WCAG weights)."""
-    red, green, blue = to_rgb(color)
-    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
+def _shown(metric: str) -> str:
+    return {"token_f1": "token F1", "bleu": "BLEU / 100"}.get(metric, metric.replace("_", " "))
 
 
-def _words_below(ax: Axes, words: Sequence[str]) -> None:
-    ax.set_xticks(range(len(words)), words, rotation=45, ha="right", rotation_mode="anchor")
-
-
-def _wide_axes(length: int, rows: int) -> Axes:
-    return plt.subplots(figsize=(min(14, 2 + 0.64 * length), 1.2 + 0.33 * rows))[1]
-
-
-def _legend_at_right(ax: Axes) -> Axes:
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+def _finish(ax: Axes, legend: dict | None = None, **labels) -> Axes:
+    ax.set(**labels)
+    if legend is not None:
+        ax.legend(**legend)
     return ax

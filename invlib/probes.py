@@ -150,7 +150,7 @@ def listening_effects(
 ) -> pd.DataFrame:
     """What each of the `changes` does to the true tokens of the fully masked text, one row per change.
 
-    rise, low, high: rise of the cross-entropy in nats per token, mean over the texts with its 95 % interval
+    value, low, high: rise of the cross-entropy in nats per token, mean over the texts with its 95 % interval
     changed: share of the positions whose likeliest token is another one
     """
     before = _masked_log_probs(model, modulation, lengths)
@@ -161,7 +161,7 @@ def listening_effects(
         rise = _nats_per_token(after, tokens, lengths) - own
         changed_share = float((after.argmax(dim=-1) != likeliest).float().mean())
         records.append((what, where, *mean_interval(rise.tolist()), changed_share))
-    return pd.DataFrame(records, columns=["what", "where", "rise", "low", "high", "changed"])
+    return pd.DataFrame(records, columns=["what", "where", "value", "low", "high", "changed"])
 
 
 def cross_entropy(

@@ -12,14 +12,10 @@ import torch
 from invlib.model import Modulation
 from invlib.plots import (
     MASKED,
-    plot_ablation_curve,
-    plot_ablation_scores,
     plot_confidence,
-    plot_cost,
-    plot_curves,
-    plot_effects,
     plot_frontier,
     plot_gain,
+    plot_intervals,
     plot_logit_lens,
     plot_modulation,
     plot_order,
@@ -156,7 +152,7 @@ def test_the_gain_plot_shows_mean_and_spread_of_each_sublayer():
     np.testing.assert_allclose(drawn["attention"][0].get_ydata(), [2, 4])
     np.testing.assert_allclose(drawn["feed-forward"][0].get_ydata(), [20, 40])
     np.testing.assert_allclose(spreads(drawn["feed-forward"]), [10, 20])
-    assert ax.get_yscale() == "log"
+    assert ax.get_yscale() == "log" and "10" in ax.yaxis.get_major_formatter()(10)
 
 
 @pytest.fixture
@@ -179,17 +175,17 @@ def test_the_plane_shows_every_row_under_its_kind(components):
     assert ax.get_xlabel() == "1st component (75 % of variance)" and ax.get_ylabel() == "2nd component (25 %)"
 
 
-def test_the_effects_stand_at_their_place_with_their_intervals():
+def test_groups_stand_side_by_side_over_names_with_their_intervals():
     effects = pd.DataFrame(
         [("swap", "0", 1.0, 0.5, 2.0), ("swap", "final norm", 3.0, 2.0, 4.0), ("gate", "0", 5.0, 5.0, 6.0)],
-        columns=["what", "where", "rise", "low", "high"],
+        columns=["what", "where", "value", "low", "high"],
     )
-    ax = plot_effects(effects)
+    ax = plot_intervals(effects, "where", "what")
     drawn = {container.get_label(): container for container in ax.containers}
     assert drawn["swap"][0].get_ydata().tolist() == [1, 3] and drawn["gate"][0].get_ydata().tolist() == [5]
     assert [round(float(x)) for x in drawn["swap"][0].get_xdata()] == [0, 1]
     assert [tuple(line[:, 1]) for line in drawn["swap"][2][0].get_segments()] == [(0.5, 2.0), (2.0, 4.0)]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "final\nnorm"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "final norm"]
 
 
 def test_the_gradient_plot_shows_cosines_and_lengths():
@@ -209,13 +205,12 @@ def test_the_lens_writes_every_word_and_frames_the_true_ones():
 
 
 PLOTS = (plot_trajectory, plot_order, plot_modulation, plot_scores, plot_confidence, plot_gain, plot_spectrum)
-PLOTS += (plot_plane, plot_effects, plot_token_gradients, plot_logit_lens)
+PLOTS += (plot_plane, plot_token_gradients, plot_logit_lens)
 
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory, components):
     value = torch.ones(2, 1, 2, 3)
-    effect = {"what": ["swap"], "where": ["0"], "rise": [1.0], "low": [0.5], "high": [2.0]}
     scores = pd.DataFrame({"metric": ["cosine"], "value": [0.5], "low": [0.4], "high": [0.6], "attacker": ["inverted"]})
     data = {
         plot_trajectory: [trajectory],
@@ -226,7 +221,6 @@ def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory, compo
         plot_gain: [torch.ones(2, 3, 2)],
         plot_spectrum: [{"modulation": components}],
         plot_plane: [components, ["one", "two", "one"]],
-        plot_effects: [pd.DataFrame(effect)],
         plot_token_gradients: [torch.ones(2, 3), ["a", "b"]],
         plot_logit_lens: [[["a"]], np.ones((1, 1)), ["a"]],
     }
@@ -297,7 +291,7 @@ def curves() -> pd.DataFrame:
 
 
 def test_the_curve_plot_draws_one_line_with_intervals_for_each_name():
-    ax = plot_curves(curves(), "ratio", "condition")
+    ax = plot_intervals(curves(), "ratio", "condition")
     drawn = {container.get_label(): container for container in ax.containers}
     assert list(drawn) == ["a", "b"] == [label.get_text() for label in ax.get_legend().get_texts()]
     np.testing.assert_array_equal(drawn["b"][0].get_xydata(), [[0.5, 3], [1, 4]])
@@ -320,63 +314,13 @@ def test_the_reliability_plot_shows_every_bin_by_its_share_and_the_diagonal():
     assert first.get_sizes()[1] == 3 * first.get_sizes()[0]
 
 
-def ablations() -> pd.DataFrame:
-    """Two variants of two points each, the base run second."""
-    return pd.DataFrame(
-        {
-            "variant": ["prefix", "prefix", "base", "base"],
-            "samples": [1000, 2000, 1500, 3000],
-            "token_f1": [0.1, 0.3, 0.2, 0.4],
-            "token_f1_low": [0.0, 0.2, 0.1, 0.35],
-            "token_f1_high": [0.2, 0.45, 0.3, 0.5],
-        }
-    )
-
-
-def test_an_ablation_curve_shows_the_variant_before_the_base():
-    ax = plot_ablation_curve(ablations(), "prefix")
-    base, variant = ax.lines
-    assert base.get_xydata().tolist() == [[1.5, 0.2], [3, 0.4]] and base.get_linestyle() == "--"
-    assert variant.get_xydata().tolist() == [[1, 0.1], [2, 0.3]] and ax.get_title(loc="left") == "prefix"
-
-
-def test_the_ablation_scores_are_the_last_ones_in_the_order_of_the_runs_with_the_base_as_a_band():
-    ax = plot_ablation_scores(ablations())
-    (container,) = ax.containers
-    assert container[0].get_xydata().tolist() == [[0.3, 0], [0.4, 1]]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["prefix", "base"]
-    ends = [segment[:, 0].tolist() for segment in container[2][0].get_segments()]
-    np.testing.assert_allclose(ends, [[0.2, 0.45], [0.35, 0.5]])
-    (band,) = ax.patches
-    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.35, 0.5))
-    assert ax.yaxis_inverted(), "the first run on top"
-
-
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda ax: plot_curves(curves(), "ratio", "condition", ax=ax),
+        lambda ax: plot_intervals(curves(), "ratio", "condition", ax=ax),
         lambda ax: plot_reliability({}, ax=ax),
-        lambda ax: plot_ablation_curve(ablations(), "prefix", ax=ax),
-        lambda ax: plot_ablation_scores(ablations(), ax=ax),
     ],
 )
 def test_a_given_axes_is_used_by_the_curves_too(draw):
     ax = plt.subplots()[1]
     assert draw(ax) is ax and len(plt.get_fignums()) == 1
-
-
-def test_the_cost_plot_shows_every_axis_measured_and_predicted():
-    rows = [("length", 4, 3.0, 2.0), ("length", 32, 24.0, 25.0), ("batch", 1, 56.0, 57.0), ("batch", 64, 12.0, 11.0)]
-    table = pd.DataFrame(rows, columns=["axis", "value", "ms", "predicted"])
-    ax = plot_cost(table)
-    measured, modelled = ax.lines[:4:2], ax.lines[1:4:2]
-    assert [line.get_xydata().tolist() for line in measured] == [[[4, 3], [32, 24]], [[1, 56], [64, 12]]]
-    assert [line.get_ydata().tolist() for line in modelled] == [[2, 25], [57, 11]]
-    assert all(a.get_color() == b.get_color() for a, b in zip(measured, modelled, strict=True))
-    assert measured[0].get_marker() != measured[1].get_marker() and modelled[0].get_linestyle() == "--"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["length", "batch", "model"]
-    assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "ms a vector")
-    low, high = ax.get_xlim()
-    shown = [label.get_text() for label in ax.get_xticklabels() if low <= label.get_position()[0] <= high]
-    assert shown == ["1", "2", "4", "8", "16", "32", "64"]

@@ -162,9 +162,9 @@ def test_every_place_is_changed_in_every_way_and_a_layer_that_hears_itself_chang
         "feed-forward gate at zero": ["0", "1"],
     }
     itself = effects["what"] == "hears another sentence"
-    assert (effects[itself][["rise", "low", "high", "changed"]].abs() < 1e-6).all(axis=None)
-    assert (effects[~itself]["rise"].abs() > 1e-4).all()
-    assert ((effects["low"] <= effects["rise"]) & (effects["rise"] <= effects["high"])).all()
+    assert (effects[itself][["value", "low", "high", "changed"]].abs() < 1e-6).all(axis=None)
+    assert (effects[~itself]["value"].abs() > 1e-4).all()
+    assert ((effects["low"] <= effects["value"]) & (effects["value"] <= effects["high"])).all()
     assert effects["changed"].between(0, 1).all() and (effects["changed"] > 0).any()
 
 
@@ -178,7 +178,7 @@ def test_the_effect_of_one_change_is_the_difference_of_two_cross_entropies(model
         ("feed-forward gate at zero", "0"): own.without_gate(0, 1),
     }.items():
         rise = float((probes.cross_entropy(model, tokens, lengths, changed) - before).mean())
-        assert effects.loc[key, "rise"] == pytest.approx(rise, abs=1e-5)
+        assert effects.loc[key, "value"] == pytest.approx(rise, abs=1e-5)
 
 
 def test_without_gates_none_is_set_to_zero(tiny_config):
