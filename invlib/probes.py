@@ -1,10 +1,9 @@
 """What each AdaLN layer does: what the modulation says, how loudly each sublayer answers, who must hear the vector.
 
-Every measurement takes a `Modulation` as a value, so that a change of it (a layer that hears another sentence, a gate
-at zero) is measured by the same functions. Texts are tokens [batch, length] with their lengths.
+Every measurement takes a `Modulation` as a value, so that a change of it is measured by the same functions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -20,6 +19,9 @@ from invlib.masking import length_mask, subs_logits
 from invlib.metrics import mean_interval
 from invlib.model import ConditionalMDLM, Modulation
 
+Tokens = Int[Tensor, "batch length"]
+Lengths = Int[Tensor, "batch"]
+PerText = Float[Tensor, "batch"]
 PARTS = ("gate", "scale", "shift")
 SUBLAYERS = ("attention", "feed-forward")
 FINAL = "final norm"
@@ -47,14 +49,11 @@ def parts(modulation: Modulation) -> dict[str, Float[Tensor, "batch layer sublay
 
 
 def varying_share(modulation: Modulation) -> pd.DataFrame:
-    """Share of the mean square that differs between the sentences of the batch, in [0, 1]; one row per layer.
-
-    The rest is the same for every sentence: what the layer hears of no sentence in particular.
-    """
+    """Share of the mean square that differs between the sentences, in [0, 1]; the rest is the same for all."""
     shares = {}
     for name, value in parts(modulation).items():
-        varying = value.var(dim=0, correction=0).sum(dim=(1, 2))
-        shares[name] = (varying / value.square().mean(dim=0).sum(dim=(1, 2)).clamp_min(1e-12)).numpy()
+        square = value.square().mean(dim=(0, 2, 3)).clamp_min(1e-12)
+        shares[name] = (value.var(dim=0, correction=0).mean(dim=(1, 2)) / square).numpy()
     return pd.DataFrame(shares).rename_axis("layer")
 
 
@@ -64,17 +63,13 @@ def stacked(modulation: Modulation) -> Float[Tensor, "batch feature"]:
 
 
 def principal_components(values: Tensor | np.ndarray) -> Components:
-    """Principal components of rows [n, d].
-
-    Raises `InputError` for fewer than two rows, or rows that are all the same.
-    """
+    """Principal components of rows [n, d]. Raises `InputError` for fewer than two rows, or rows all the same."""
     from sklearn.decomposition import PCA  # the rest of the probes does without it
 
     values = np.asarray(values, np.float64)
     if len(values) < 2 or not np.ptp(values, axis=0).any():
         raise InputError(f"principal components need two different rows at least, got {len(values)} of one kind")
-    count = min(len(values) - 1, values.shape[1])  # centring costs one direction
-    found = PCA(count, svd_solver="full")
+    found = PCA(min(len(values) - 1, values.shape[1]), svd_solver="full")  # centring costs one direction
     scores = found.fit_transform(values)
     return Components(found.explained_variance_, scores)
 
@@ -84,15 +79,9 @@ def principal_components(values: Tensor | np.ndarray) -> Components:
 
 @torch.inference_mode()
 def effective_gain(
-    model: ConditionalMDLM,
-    xt: Int[Tensor, "batch length"],
-    modulation: Modulation,
-    lengths: Int[Tensor, "batch"],
+    model: ConditionalMDLM, xt: Tokens, modulation: Modulation, lengths: Lengths
 ) -> Float[Tensor, "batch layer sublayer"]:
-    """RMS of what a sublayer adds to the residual stream, gate included, over the RMS of the stream it is added to.
-
-    0: nothing is added; 1: as much as there was. RMS over the real positions and the channels.
-    """
+    """RMS of what a sublayer adds, gate included, over that of the residual stream; over the real positions."""
     entered, left = {}, {}
 
     def keep(module, inputs, output):
@@ -107,14 +96,13 @@ def effective_gain(
     gains = []
     for layer, block in enumerate(model.blocks):
         attended, fed = (gates[:, layer, n, None] * left[part] for n, part in enumerate((block.attn, block.ff)))
-        stream = entered[block]
         # Behind its norm, a post-norm block's second stream is what the feed-forward part reads.
-        second = entered[block.ff] if model.config.post_norm else stream + attended
-        gains += [_rms(attended, visible) / _rms(stream, visible), _rms(fed, visible) / _rms(second, visible)]
+        second = entered[block.ff] if model.config.post_norm else entered[block] + attended
+        gains += [_rms(attended, visible) / _rms(entered[block], visible), _rms(fed, visible) / _rms(second, visible)]
     return torch.stack(gains, dim=1).unflatten(1, (-1, 2))
 
 
-def _rms(values: Float[Tensor, "batch length hidden"], visible: Tensor) -> Float[Tensor, "batch"]:
+def _rms(values: Float[Tensor, "batch length hidden"], visible: Tensor) -> PerText:
     squares = values.float().square().mean(dim=2) * visible
     return (squares.sum(dim=1) / visible.sum(dim=1)).sqrt()
 
@@ -122,7 +110,7 @@ def _rms(values: Float[Tensor, "batch length hidden"], visible: Tensor) -> Float
 # ── which layer reads the content ──
 
 
-def all_masked(model: ConditionalMDLM, lengths: Int[Tensor, "batch"]) -> Int[Tensor, "batch length"]:
+def all_masked(model: ConditionalMDLM, lengths: Lengths) -> Tokens:
     """Where every inversion starts: masks, and padding behind them."""
     return length_mask(lengths, int(lengths.max())).long() * model.config.mask_token_id
 
@@ -141,12 +129,7 @@ def changes(modulation: Modulation, other: Modulation, average: Modulation) -> I
 
 
 def listening_effects(
-    model: ConditionalMDLM,
-    tokens: Int[Tensor, "batch length"],
-    lengths: Int[Tensor, "batch"],
-    modulation: Modulation,
-    other: Modulation,
-    average: Modulation,
+    model: ConditionalMDLM, tokens: Tokens, lengths: Lengths, modulation: Modulation, changed: Iterable
 ) -> pd.DataFrame:
     """What each of the `changes` does to the true tokens of the fully masked text, one row per change.
 
@@ -156,25 +139,21 @@ def listening_effects(
     before = _masked_log_probs(model, modulation, lengths)
     own, likeliest = _nats_per_token(before, tokens, lengths), before.argmax(dim=-1)
     records = []
-    for what, where, changed in changes(modulation, other, average):
-        after = _masked_log_probs(model, changed, lengths)
+    for what, where, instead in changed:
+        after = _masked_log_probs(model, instead, lengths)
         rise = _nats_per_token(after, tokens, lengths) - own
-        changed_share = float((after.argmax(dim=-1) != likeliest).float().mean())
-        records.append((what, where, *mean_interval(rise.tolist()), changed_share))
+        share = float((after.argmax(dim=-1) != likeliest).float().mean())
+        records.append((what, where, *mean_interval(rise.tolist()), share))
     return pd.DataFrame(records, columns=["what", "where", "value", "low", "high", "changed"])
 
 
-def cross_entropy(
-    model: ConditionalMDLM, tokens: Int[Tensor, "batch length"], lengths: Int[Tensor, "batch"], modulation: Modulation
-) -> Float[Tensor, "batch"]:
+def cross_entropy(model: ConditionalMDLM, tokens: Tokens, lengths: Lengths, modulation: Modulation) -> PerText:
     """-log p(true token | all masks, modulation), mean over each text's tokens, in nats."""
     return _nats_per_token(_masked_log_probs(model, modulation, lengths), tokens, lengths)
 
 
 @torch.inference_mode()
-def _masked_log_probs(
-    model: ConditionalMDLM, modulation: Modulation, lengths: Int[Tensor, "batch"]
-) -> Float[Tensor, "rows vocab"]:
+def _masked_log_probs(model: ConditionalMDLM, modulation: Modulation, lengths: Lengths) -> Float[Tensor, "rows vocab"]:
     """log p(token) at every position of the fully masked texts, row after row."""
     return _log_probs(model, model(all_masked(model, lengths), modulation, lengths=lengths))
 
@@ -183,9 +162,8 @@ def _log_probs(model: ConditionalMDLM, logits: Float[Tensor, "rows vocab"]) -> F
     return subs_logits(logits.float(), model.config.mask_token_id).log_softmax(dim=-1)
 
 
-def _nats_per_token(log_probs: Tensor, tokens: Tensor, lengths: Tensor) -> Float[Tensor, "batch"]:
-    true = tokens[length_mask(lengths, tokens.shape[1])]
-    nats = F.nll_loss(log_probs, true, reduction="none")
+def _nats_per_token(log_probs: Tensor, tokens: Tensor, lengths: Tensor) -> PerText:
+    nats = F.nll_loss(log_probs, tokens[length_mask(lengths, tokens.shape[1])], reduction="none")
     return torch.stack([text.mean() for text in nats.split(lengths.tolist())])
 
 
@@ -211,7 +189,7 @@ def token_gradients(
 
 @torch.inference_mode()
 def logit_lens(
-    model: ConditionalMDLM, xt: Int[Tensor, "batch length"], modulation: Modulation, lengths: Int[Tensor, "batch"]
+    model: ConditionalMDLM, xt: Tokens, modulation: Modulation, lengths: Lengths
 ) -> Float[Tensor, "depth rows vocab"]:
     """log p(token) at the masked positions if the stream went straight to the modulated final norm after 0 … N layers.
 

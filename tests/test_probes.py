@@ -153,7 +153,8 @@ def test_the_cross_entropy_is_that_of_each_true_token_at_the_fully_masked_text(m
 
 def test_every_place_is_changed_in_every_way_and_a_layer_that_hears_itself_changes_nothing(model, tokens, lengths):
     own = heard(model)
-    effects = probes.listening_effects(model, tokens, lengths, own, own, heard(model, seed=3).mean())
+    changes = probes.changes(own, own, heard(model, seed=3).mean())
+    effects = probes.listening_effects(model, tokens, lengths, own, changes)
     counts = effects.groupby("what", sort=False)["where"].apply(list).to_dict()
     assert counts == {
         "hears another sentence": ["0", "1", "final norm"],
@@ -170,7 +171,8 @@ def test_every_place_is_changed_in_every_way_and_a_layer_that_hears_itself_chang
 
 def test_the_effect_of_one_change_is_the_difference_of_two_cross_entropies(model, tokens, lengths):
     own, other = heard(model), heard(model, seed=3)
-    effects = probes.listening_effects(model, tokens, lengths, own, other, other.mean()).set_index(["what", "where"])
+    changes = probes.changes(own, other, other.mean())
+    effects = probes.listening_effects(model, tokens, lengths, own, changes).set_index(["what", "where"])
     before = probes.cross_entropy(model, tokens, lengths, own)
     for key, changed in {
         ("hears another sentence", "1"): own.with_layer(1, other),
