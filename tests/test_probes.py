@@ -256,7 +256,8 @@ def test_batches_are_joined_in_their_order(tiny_config, gate):
 
 
 def test_a_final_norm_that_does_not_listen_is_a_plain_one(model):
-    modulation = heard(model).with_final(modulation.zeros())
+    modulation = heard(model)
+    modulation = modulation.with_final(modulation.zeros())
     x, at = torch.randn(3, 8, 32), torch.ones(3, 8, dtype=torch.bool)
     plain = nn.functional.layer_norm(x, (32,)).flatten(0, 1)
     torch.testing.assert_close(model.final_states(x, modulation, at), plain)
