@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from invlib.config import ModelConfig
 from invlib.encoder import Encoder
+from invlib.inverter import Inverter
 from invlib.tokenizer import Tokenizer
 from invlib.training.vocabulary import prune
 from tests import pages
@@ -73,6 +74,12 @@ def tiny_config() -> ModelConfig:
 def minilm() -> Encoder:
     """The bundled encoder. It is shared, so its `queries` go on counting."""
     return Encoder.load()
+
+
+@pytest.fixture(scope="session")
+def inverter(minilm) -> Inverter:
+    """The bundled checkpoint. It is shared: whoever changes it, changes a copy or undoes it."""
+    return Inverter.load("minilm", encoder=minilm)
 
 
 @pytest.fixture(scope="session")

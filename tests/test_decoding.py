@@ -16,11 +16,6 @@ SENTENCES = ["Meet me at the station at nine.", "Plants need light and water.", 
 
 
 @pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
-
-
-@pytest.fixture(scope="module")
 def vectors(inverter):
     return inverter.encoder.encode(SENTENCES)
 

@@ -21,11 +21,6 @@ SENTENCES = [
 
 
 @pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
-
-
-@pytest.fixture(scope="module")
 def vectors(inverter):
     return inverter.encoder.encode(SENTENCES)
 

@@ -15,7 +15,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-import invlib
 from invlib import audit, perturb
 from invlib.audit import Audit, open_source
 from invlib.audit.__main__ import main
@@ -23,11 +22,6 @@ from invlib.errors import InputError
 
 ROWS, D = 11, 6
 ARRAY = np.random.default_rng(0).normal(size=(ROWS, D)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
 
 
 @pytest.fixture(scope="module")

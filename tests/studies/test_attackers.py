@@ -21,8 +21,8 @@ PERMUTED = perturb.SecretPermutation.draw(384, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def naive():
-    return invlib.Inverter.load("minilm")
+def naive(inverter):
+    return inverter
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 import torch
 
-import invlib
 from invlib.search import BestOf, SwapBeam
 from invlib.studies import search as recovery
 from invlib.studies.__main__ import main
@@ -12,11 +11,6 @@ from invlib.studies.results import commit_of_this_clone
 from invlib.studies.search import best_within, curve, recover
 
 SENTENCES = ["I am late.", "Plants need light and water."]
-
-
-@pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
 
 
 @pytest.fixture

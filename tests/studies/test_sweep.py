@@ -21,11 +21,6 @@ ONE_STEP = {"1 step": {"num_steps": 1}}
 NOISE = perturb.GaussianNoise(0.02)
 
 
-@pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
-
-
 @pytest.fixture
 def run(inverter, sentences, tmp_path):
     def run(perturbations=(NOISE,), texts=sentences, **options):

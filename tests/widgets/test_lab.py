@@ -23,11 +23,6 @@ SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
-
-
-@pytest.fixture(scope="module")
 def vector(inverter) -> np.ndarray:
     return inverter.encoder.encode([TEXT])[0]
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from invlib import Inverter
 from invlib.errors import InputError
 from invlib.probes import FINAL
 from invlib.sampler import denoise
@@ -17,11 +16,6 @@ from invlib.widgets.mixer import WEIGHTS, Mixer, Mixture, mixer, static_html
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 FIRST, SECOND = "The train to the coast was two hours late.", "My sister teaches chemistry at a small school."
 HOSTILE = 'Rain </script><script>document.title="owned"</script><!--<img src=x onerror=alert(1)> fell.'
-
-
-@pytest.fixture(scope="module")
-def inverter(minilm) -> Inverter:
-    return Inverter.load("minilm", encoder=minilm)
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,6 @@ TEXT = "Meet me at the station at nine."
 SECONDS = 60  # a hung thread must end the test, a slow machine must not
 
 
-@pytest.fixture(scope="module")
-def inverter():
-    return invlib.Inverter.load("minilm")
-
-
 @pytest.fixture
 def session(inverter):
     session = Session(inverter)
