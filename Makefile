@@ -22,7 +22,7 @@ report: $(READY)  ## execute every notebook and render build/report/index.html; 
 test: $(READY)  ## run the whole suite
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 notebooks: $(READY)  ## re-execute the committed notebooks in place, redraw the moving picture
 	$(PY) notebooks/_report/execute.py --in-place

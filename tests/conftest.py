@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
+os.environ["OMP_NUM_THREADS"] = "1"  # one per worker, and for what a test starts: sums do not depend on the cores
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from invlib.inverter import Inverter
 from invlib.tokenizer import Tokenizer
 from invlib.training.vocabulary import prune
 from tests import pages
+
+torch.set_num_threads(1)  # a plugin may have imported torch before
 
 SENTENCES = (
     "The old lighthouse keeper climbed the narrow stairs.",
