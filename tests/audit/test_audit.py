@@ -293,7 +293,7 @@ def test_another_dimension_names_the_encoders_that_exist(tmp_path, inverter):
 
 @pytest.fixture(scope="module")
 def own(inverter, sentences):
-    texts = pd.read_json("data/sentences/sentences.jsonl", lines=True)["text"][::8].tolist()
+    texts = pd.read_json("data/sentences/sentences.jsonl", lines=True)["text"][::15].tolist()
     return texts, inverter.encoder.encode(texts)
 
 
