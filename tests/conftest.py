@@ -10,13 +10,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one per worker, and for what a test start
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
-from invlib.config import ModelConfig
+from invlib.config import ModelConfig, load_config
 from invlib.encoder import Encoder
 from invlib.inverter import Inverter
 from invlib.tokenizer import Tokenizer
@@ -86,6 +81,14 @@ def inverter(minilm) -> Inverter:
 
 
 @pytest.fixture(scope="session")
+def small_inverter() -> Inverter:
+    """Random weights of the tiny configuration: for what holds whatever a model has learned."""
+    from tests.speed.untrained import untrained
+
+    return untrained(load_config(pages.ROOT / "configs" / "tiny.yaml").model)
+
+
+@pytest.fixture(scope="session")
 def pruned(minilm, sentences) -> Tokenizer:
     """The bundled encoder's tokenizer, pruned to little more than its single characters."""
     return prune(minilm.tokenizer, sentences, 2304)
@@ -94,6 +97,10 @@ def pruned(minilm, sentences) -> Tokenizer:
 @pytest.fixture(scope="session")
 def tiny_qwen3_folder(tmp_path_factory) -> str:
     """A sentence-transformers folder of Qwen3-Embedding's make: left padding, last token, prompts. Random weights."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import Qwen3Config, Qwen3Model
+
     folder = tmp_path_factory.mktemp("tiny_qwen3")
     transformer = str(folder / "transformer")
     _tiny_qwen3_tokenizer().save_pretrained(transformer)
@@ -119,7 +126,11 @@ def tiny_qwen3_folder(tmp_path_factory) -> str:
     return str(folder / "encoder")
 
 
-def _tiny_qwen3_tokenizer() -> PreTrainedTokenizerFast:
+def _tiny_qwen3_tokenizer():
+    from tokenizers import Tokenizer as FastTokenizer
+    from tokenizers import models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
     vocab = {word: index for index, word in enumerate(TINY_QWEN3_WORDS)}
     backend = FastTokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -83,10 +83,10 @@ def test_inverting_needs_no_encoder(vectors, monkeypatch):
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
-def test_every_policy_ends_with_text_at_any_number_of_steps(inverter, vectors, policy):
-    for num_steps in (1, 7, 40):
-        result = inverter.invert(vectors, num_steps=num_steps, policy=policy, length=[3, 9, 12, 32])
-        assert [len(t) for t in result.trajectories] == [3, 9, 12, 32]
+def test_every_policy_ends_with_text_at_any_number_of_steps(small_inverter, vectors, policy):
+    for num_steps in (1, 7, 20):
+        result = small_inverter.invert(vectors, num_steps=num_steps, policy=policy, length=[3, 9, 12, 16])
+        assert [len(t) for t in result.trajectories] == [3, 9, 12, 16]
         assert not any(t.masked[-1].any() for t in result.trajectories)
 
 

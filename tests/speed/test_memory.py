@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from invlib.config import load_config
 from tests.speed import memory
-from tests.speed.untrained import untrained
 
 TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")
 
 
-@pytest.fixture(scope="module")
-def inverter():
-    return untrained(load_config(TINY).model)
+@pytest.fixture
+def inverter(small_inverter):
+    return small_inverter
 
 
 def test_a_stream_gives_what_inverting_all_at_once_gives(inverter):
