@@ -1,22 +1,43 @@
-"""What the browser tests share: a headless Chromium, and a server in a process of its own."""
+"""What tests of pages share: the report's scripts, a headless Chromium, servers, a fresh JupyterLab, the lab's page."""
 
+import importlib.util
+import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
+import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "notebooks" / "_report"
 SCREENS = ROOT / "build" / "screens"
 PATIENCE = 90_000  # milliseconds; a slow machine under load is not an error
 QUIET = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run", "disable-gpu")
+JUPYTERLAB = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+}
+
+
+def program(name: str) -> ModuleType:
+    """A script of notebooks/_report by its name: that folder is no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPORT)
+        spec = importlib.util.spec_from_file_location(name, REPORT / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
 
 
 @contextmanager
@@ -65,6 +86,51 @@ def _answer(server: subprocess.Popen, url: str, log: Path) -> float:
             continue
         return time.perf_counter() - begin
     raise TimeoutError(log.read_text())
+
+
+@contextmanager
+def jupyterlab(root: Path, own: Path) -> Iterator[str]:
+    """The address of a JupyterLab on the notebooks of `root`, which keeps nothing but what is in `own`."""
+    for name, values in JUPYTERLAB.items():
+        file = own / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    port = free_port()
+    options = {
+        "ip": "127.0.0.1",
+        "port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": root,
+        "IdentityProvider.token": "",
+        "KernelManager.transport_encryption": "auto",
+        "LabApp.extension_manager": "readonly",
+    }
+    flags = ["--no-browser", "--allow-root", "--expose-app-in-browser", *(f"--{k}={v}" for k, v in options.items())]
+    env = own_folders(own) | {f"JUPYTERLAB_{name}_DIR": str(own / name.lower()) for name in ("WORKSPACES", "SETTINGS")}
+    url = f"http://127.0.0.1:{port}"
+    with serving([sys.executable, "-m", "jupyterlab", *flags], f"{url}/api", own / "log.txt", env):
+        yield url
+
+
+def own_folders(folder: Path) -> dict[str, str]:
+    """An environment in which Jupyter knows nothing of the person who runs the tests."""
+    return os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+
+
+def copy_without_outputs(notebook: Path, copy: Path) -> None:
+    """A committed notebook as its author first saw it."""
+    fresh = nbformat.read(notebook, as_version=4)
+    for cell in fresh.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(fresh, copy)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """The whole page, in build/screens."""
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENS / f"{name}.png", full_page=True, timeout=120_000)
 
 
 class LabPage:
@@ -117,5 +183,4 @@ class LabPage:
         self.root.get_by_role("toolbar", name=f"Token {position}").get_by_role("button", name=button).click()
 
     def shot(self, name: str) -> None:
-        SCREENS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENS / f"{name}.png", full_page=True)
+        screenshot(self.page, name)

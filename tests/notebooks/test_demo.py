@@ -6,38 +6,31 @@ import subprocess
 import sys
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from tests.pages import PATIENCE, ROOT, LabPage, chromium, free_port, serving
+from tests.pages import PATIENCE, ROOT, LabPage, free_port, own_folders, serving
 
 SERVE = ROOT / "notebooks" / "_demo" / "serve.py"
 FIRST, SECOND = "The train to the coast leaves at noon.", "Nobody knew why the baker closed his shop."
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def address(browser, tmp_path_factory):
+def address(chromium, tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("voila"), free_port()
     url = f"http://127.0.0.1:{port}/"
-    env = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     command = [sys.executable, SERVE, "--port", str(port)]
-    with serving(command, f"{url}voila/static/none", folder / "log.txt", env) as seconds:
+    with serving(command, f"{url}voila/static/none", folder / "log.txt", own_folders(folder)) as seconds:
         print(f"the demo answers after {seconds:.1f} s")
         yield url
 
 
 @pytest.fixture
-def visit(browser: Browser, address):
+def visit(chromium, address):
     """Opens the demo as another person would; in the end no other host was asked and no error was seen."""
     contexts, foreign, errors = [], [], []
 
     def visited(width: int = 1200) -> LabPage:
-        context = browser.new_context(viewport={"width": width, "height": 900})
+        context = chromium.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
         page.on(

@@ -1,27 +1,17 @@
 """The README's moving picture: a real inversion, small, harmless, and it moves."""
 
-import importlib.util
 import re
-from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from invlib.trajectory import Trajectory
+from tests.pages import REPORT, program
 
-REPORT = Path(__file__).parents[2] / "notebooks" / "_report"
 COMMITTED = REPORT / "inversion.svg"
 M = 4
-
-
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("moving_picture", REPORT / "moving_picture.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+drawing = program("moving_picture")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +23,8 @@ def trajectory() -> Trajectory:
 
 
 @pytest.fixture(scope="module")
-def picture(program, trajectory) -> str:
-    return program.moving_picture(trajectory, "We & they go.", np.linspace(-1, 1, 16), 0.5)
+def picture(trajectory) -> str:
+    return drawing.moving_picture(trajectory, "We & they go.", np.linspace(-1, 1, 16), 0.5)
 
 
 def groups(picture: str, animation: str) -> list[str]:
@@ -54,23 +44,23 @@ def test_every_token_is_masked_until_its_step_and_shown_from_it_on(picture):
     ]
 
 
-def test_steps_follow_each_other_until_the_end_is_held(program):
-    clock = program.Clock(8)
+def test_steps_follow_each_other_until_the_end_is_held():
+    clock = drawing.Clock(8)
     begins = [clock.percent(step) for step in range(10)]
     assert begins == sorted(set(begins)) and begins[0] == 0 and begins[-1] == 100
-    assert (begins[9] - begins[8]) * clock.seconds / 100 == pytest.approx(program.HOLD)
+    assert (begins[9] - begins[8]) * clock.seconds / 100 == pytest.approx(drawing.HOLD)
 
 
-def test_many_tokens_go_on_in_a_second_row(program, trajectory):
+def test_many_tokens_go_on_in_a_second_row(trajectory):
     wide = Trajectory(
         *(np.tile(getattr(trajectory, name), (1, 5)) for name in ("tokens", "confidence")),
         *(np.tile(trajectory.top_ids, (1, 5, 1)), np.tile(trajectory.top_probs, (1, 5, 1))),
         *(M, trajectory.pieces, trajectory.text),
     )
-    root = ElementTree.fromstring(program.moving_picture(wide, "We go.", np.ones(16), 0.5))
+    root = ElementTree.fromstring(drawing.moving_picture(wide, "We go.", np.ones(16), 0.5))
     tiles = [node for node in root.iter() if node.get("class") == "tile"]
     assert len(tiles) == 15 and len({tile.get("y") for tile in tiles}) == 2
-    assert all(float(tile.get("x")) + float(tile.get("width")) <= program.WIDTH - program.MARGIN for tile in tiles)
+    assert all(float(tile.get("x")) + float(tile.get("width")) <= drawing.WIDTH - drawing.MARGIN for tile in tiles)
 
 
 @pytest.mark.parametrize("which", ["drawn", "committed"])

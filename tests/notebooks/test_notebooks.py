@@ -1,28 +1,17 @@
 """The notebooks: each runs from top to bottom, and what is committed is small, complete and free of noise."""
 
-import importlib.util
-from pathlib import Path
-
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+from tests.pages import ROOT, program
+
+NOTEBOOKS = ROOT / "notebooks"
 MAX_BYTES = 1_000_000
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+execute = program("execute")
 
 every_notebook = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-
-
-def load_execute():
-    """The report's execute.py, by its path: the notebooks folder is no package."""
-    spec = importlib.util.spec_from_file_location("execute", NOTEBOOKS / "_report" / "execute.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-execute = load_execute()
 
 
 def write_notebook(path, *sources):

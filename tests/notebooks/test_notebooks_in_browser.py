@@ -3,29 +3,16 @@
 Screenshots of every notebook, light and dark, land in build/screens/.
 """
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-ROOT = Path(__file__).parents[2]
-SCREENS = ROOT / "build" / "screens"
+from tests.pages import ROOT, SCREENS, copy_without_outputs, jupyterlab
+
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 RUN_ALL = 600  # seconds; a slow machine may be slow, a hung cell must end
-SETTINGS = {
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
-}
 SETTLED = """() => {
   document.querySelector(".jp-WindowedPanel-outer").scrollTop = 0;
   return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
@@ -41,67 +28,14 @@ RUN = """() => {
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory) -> Path:
-    """The notebooks without their outputs, beside the data that they read."""
+def lab(chromium, tmp_path_factory) -> Iterator[str]:
+    """The address of a JupyterLab on the notebooks without their outputs, beside the data that they read."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "data").symlink_to(ROOT / "data", target_is_directory=True)
-    (folder / "notebooks").mkdir()
     for stem in NOTEBOOKS:
-        notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        nbformat.write(notebook, folder / "notebooks" / f"{stem}.ipynb")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lab(chromium, workshop, tmp_path_factory) -> Iterator[str]:
-    """The address of a JupyterLab of its own: fresh settings, this machine only."""
-    own = tmp_path_factory.mktemp("jupyter")
-    for name, values in SETTINGS.items():
-        file = own / "SETTINGS" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
-    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
-    folders |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTERLAB_SETTINGS_DIR": "SETTINGS"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {
-        "ip": "127.0.0.1",
-        "port": port,
-        "ServerApp.port_retries": 0,
-        "ServerApp.root_dir": workshop,
-        "IdentityProvider.token": "",
-        "KernelManager.transport_encryption": "auto",
-    }
-    flags = ["--no-browser", "--allow-root", "--expose-app-in-browser", *(f"--{k}={v}" for k, v in options.items())]
-    with (own / "lab.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *flags],
-            env=os.environ | {name: str(own / folder) for name, folder in folders.items()},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/api", server, own / "lab.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
-
-
-def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+        copy_without_outputs(ROOT / "notebooks" / f"{stem}.ipynb", folder / "notebooks" / f"{stem}.ipynb")
+    with jupyterlab(folder, tmp_path_factory.mktemp("jupyter")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,32 +1,21 @@
 """The report: what stops it, and what a reader meets who opens it from a file with the network off."""
 
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import expect
 
-ROOT = Path(__file__).parents[2]
-NOTEBOOKS, REPORT, SCREENS = ROOT / "notebooks", ROOT / "notebooks" / "_report", ROOT / "build" / "screens"
+from tests.pages import REPORT, ROOT, program, screenshot
+
+NOTEBOOKS = ROOT / "notebooks"
 STEMS = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
-
-
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    """The report's build.py, by its path: the notebooks folder is no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(REPORT)
-        spec = importlib.util.spec_from_file_location("build", REPORT / "build.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
+build = program("build")
 
 
 def run_build(folder: Path, *sources: list[str], options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -65,45 +54,45 @@ def test_a_notebook_that_fails_stops_the_report_with_its_name_cell_and_error(tmp
     assert not (tmp_path / "build" / "report").exists(), "an older report would pass for the new one"
 
 
-def test_a_report_too_large_to_pass_on_is_refused_with_its_largest_file(program, tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "MAX_MEGABYTES", 0.001)
+def test_a_report_too_large_to_pass_on_is_refused_with_its_largest_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "MAX_MEGABYTES", 0.001)
     (tmp_path / "small.txt").write_bytes(b"1" * 500)
-    program.refuse_large(tmp_path)
+    build.refuse_large(tmp_path)
     (tmp_path / "plot.png").write_bytes(b"1" * 700)
-    with pytest.raises(program.ReportError, match=r"0\.0 MB, at most 0.001 are allowed; the largest file is plot\.png"):
-        program.refuse_large(tmp_path)
+    with pytest.raises(build.ReportError, match=r"0\.0 MB, at most 0.001 are allowed; the largest file is plot\.png"):
+        build.refuse_large(tmp_path)
 
 
 @pytest.mark.parametrize(
     "tag", ['<script src="https://cdn.x/a.js">', "<img src=//x.y/a.png>", '<link href="http://x/">']
 )
-def test_a_page_that_would_ask_another_host_is_refused(program, tmp_path, tag):
+def test_a_page_that_would_ask_another_host_is_refused(tmp_path, tag):
     (tmp_path / "page.html").write_text("<a href='https://fine.example'>a link is no request</a>")
-    program.refuse_foreign_requests(tmp_path)
+    build.refuse_foreign_requests(tmp_path)
     (tmp_path / "page.html").write_text(tag)
-    with pytest.raises(program.ReportError, match=r"page\.html would load from another host"):
-        program.refuse_foreign_requests(tmp_path)
+    with pytest.raises(build.ReportError, match=r"page\.html would load from another host"):
+        build.refuse_foreign_requests(tmp_path)
 
 
-def test_a_pdf_without_chromium_says_what_to_install(program, tmp_path, monkeypatch):
+def test_a_pdf_without_chromium_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(program.ReportError, match="a PDF needs Chromium.*apt-get install chromium"):
-        program.print_pdf(tmp_path / "page.html", tmp_path / "out.pdf")
+    with pytest.raises(build.ReportError, match="a PDF needs Chromium.*apt-get install chromium"):
+        build.print_pdf(tmp_path / "page.html", tmp_path / "out.pdf")
 
 
 # ── reading ──
 
 
 @pytest.fixture(scope="module")
-def report(program, chromium, tmp_path_factory) -> Path:
+def report(chromium, tmp_path_factory) -> Path:
     """The committed notebooks, rendered as they are: that they run is tested elsewhere, and takes minutes."""
     out = tmp_path_factory.mktemp("build")
     (out / "executed").mkdir()
     for stem in STEMS:
         shutil.copy(NOTEBOOKS / f"{stem}.ipynb", out / "executed")
-        program.settle(out / "executed" / f"{stem}.ipynb")
+        build.settle(out / "executed" / f"{stem}.ipynb")
     # Playwright allows one instance a thread, and this module's browser is running: the PDF has a test of its own.
-    program.render_all(out)
+    build.render_all(out)
     return out / "report"
 
 
@@ -140,12 +129,15 @@ def test_the_search_finds_a_notebook_without_a_server(open_file, report):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_player_plays_in_the_report(open_file, report, theme):
-    page = open_file(report / "03_unmasking.html", theme=theme)
+    page = open_file(report / "03_unmasking.html", theme=theme, width=600)
     player = page.get_by_role("group", name="Player")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 600
+    expect(page.locator(".invlib-player")).to_have_css("color-scheme", theme)
     player.get_by_role("button", name="Play").click()
     page.clock.run_for(700 * 10)
     expect(player.get_by_role("status")).to_contain_text("Step 10 of 10 · nothing masked")
     assert_no_plate(page)
+    page.set_viewport_size({"width": 1000, "height": 900})
     screenshot(page, f"report-03_unmasking-{theme}")
 
 
@@ -176,8 +168,3 @@ def assert_no_plate(page) -> None:
     assert plates.count()
     for plate in plates.all():
         assert plate.evaluate("node => getComputedStyle(node).backgroundColor") == "rgba(0, 0, 0, 0)"
-
-
-def screenshot(page, name: str) -> None:
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"{name}.png", full_page=True, timeout=120_000)

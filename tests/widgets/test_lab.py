@@ -1,11 +1,8 @@
 """The lab's page: what it is told and tells, and what a person meets in JupyterLab."""
 
 import json
-import os
 import re
-import sys
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
@@ -15,7 +12,7 @@ from invlib import InputError
 from invlib.widgets import lab
 from invlib.widgets.lab.session import IDLE
 from invlib.widgets.player import static_html
-from tests.pages import PATIENCE, ROOT, LabPage, chromium, free_port, serving
+from tests.pages import PATIENCE, ROOT, LabPage, copy_without_outputs, jupyterlab
 
 TEXT, OTHER = "Meet me at the station at nine.", "The train to the coast leaves at noon."
 NOTEBOOK = ROOT / "notebooks" / "09_inversion_lab.ipynb"
@@ -165,50 +162,24 @@ READY = """() => {
   const kernel = context?.session?.kernel;
   return context?.isReady && kernel?.connectionStatus === "connected" && kernel.status === "idle";
 }"""
-SETTINGS = {
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},  # all cells in the page
-}
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def jupyter(browser, tmp_path_factory):
-    """A JupyterLab of its own, on a copy of the notebook without outputs."""
-    folder, port = tmp_path_factory.mktemp("jupyter"), free_port()
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in notebook.cells:
-        cell.pop("outputs", None) if cell.cell_type != "code" else cell.update(outputs=[], execution_count=None)
-    (folder / "root").mkdir()
-    nbformat.write(notebook, folder / "root" / "lab.ipynb")
-    for name, values in SETTINGS.items():
-        file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
-    env = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
-    env |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("WORKSPACES", "SETTINGS")}
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"),
-        *("--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder / 'root'}"),
-        *("--expose-app-in-browser", "--LabApp.extension_manager=readonly"),
-    ]
-    url = f"http://127.0.0.1:{port}"
-    with serving(command, f"{url}/api", folder / "log.txt", env):
+def address(chromium, tmp_path_factory):
+    """The committed notebook without its outputs, in a JupyterLab of its own."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    copy_without_outputs(NOTEBOOK, folder / "root" / "lab.ipynb")
+    with jupyterlab(folder / "root", folder) as url:
         yield f"{url}/lab/workspaces/t/tree/lab.ipynb?reset"
 
 
 @pytest.fixture(scope="module")
-def notebook(browser, jupyter) -> Page:
-    page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+def notebook(chromium, address) -> Page:
+    page = chromium.new_context(viewport={"width": 1600, "height": 1000}).new_page()
     page.set_default_timeout(PATIENCE)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(jupyter)
+    page.goto(address)
     page.wait_for_function(READY, timeout=PATIENCE)
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
     return page

@@ -3,14 +3,10 @@
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import Page, expect
 
 from invlib.errors import InputError
@@ -18,8 +14,7 @@ from invlib.trajectory import Trajectory
 from invlib.widgets import player
 from invlib.widgets.player import Player, frames, static_html
 
-ROOT = Path(__file__).parents[2]
-SCREENS, REPORT = ROOT / "build" / "screens", ROOT / "notebooks" / "_report"
+SCREENS = Path(__file__).parents[2] / "build" / "screens"
 M, LAST, TOP = 4, 4, 3
 HOSTILE = '</script><script>document.title="owned"</script><!--<img src=x onerror=alert(1)>'
 PIECES = {5: "we", 6: "had", 7: "rain", 8: "snow", 9: ".", 10: HOSTILE}
@@ -511,25 +506,3 @@ def test_a_closed_live_widget_leaves_nothing_behind(live):
     assert live.locator(".invlib-player").count() == 0
     assert live.evaluate("model.listeners") == 0
     live.clock.run_for(7000)
-
-
-def test_the_player_in_the_report_plays_from_a_file_in_either_theme(open_file, trajectory, tmp_path):
-    trajectory.save(tmp_path / "saved.npz")
-    source = f"""from invlib.trajectory import Trajectory
-from invlib.widgets import player
-player(Trajectory.load({str(tmp_path / "saved.npz")!r}))"""
-    notebook = new_notebook(cells=[new_markdown_cell("# One player"), new_code_cell(source)])
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(notebook, tmp_path / "notebooks" / "01_one.ipynb")
-    build = [sys.executable, REPORT / "build.py", "--notebooks", tmp_path / "notebooks", "--out", tmp_path / "build"]
-    subprocess.run(build, check=True)
-    for theme in ("light", "dark"):
-        page = open_file(tmp_path / "build" / "report" / "01_one.html", theme=theme, width=600)
-        player_ = page.get_by_role("group", name="Player")
-        player_.get_by_role("button", name="Play").click()
-        page.clock.run_for(700 * LAST)
-        assert shows(player_, trajectory, LAST)
-        assert is_dark(page) == (theme == "dark")
-        plate = page.locator(".text_html").evaluate("node => getComputedStyle(node).backgroundColor")
-        assert plate == "rgba(0, 0, 0, 0)"
-        assert page.evaluate("document.documentElement.scrollWidth") <= 600
