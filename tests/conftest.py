@@ -126,6 +126,12 @@ def tiny_qwen3_folder(tmp_path_factory) -> str:
     return str(folder / "encoder")
 
 
+@pytest.fixture(scope="session")
+def tiny_qwen3(tiny_qwen3_folder) -> Encoder:
+    """That folder, opened. It is shared, so its `queries` go on counting."""
+    return Encoder.load(tiny_qwen3_folder)
+
+
 def _tiny_qwen3_tokenizer():
     from tokenizers import Tokenizer as FastTokenizer
     from tokenizers import models, pre_tokenizers, processors

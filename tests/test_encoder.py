@@ -21,11 +21,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_qwen3_folder) -> Encoder:
-    return Encoder.load(tiny_qwen3_folder)
-
-
-@pytest.fixture(scope="module")
 def plain(tiny_qwen3_folder) -> SentenceTransformer:
     """The same folder, opened by the library itself."""
     return SentenceTransformer(tiny_qwen3_folder, device="cpu")
@@ -44,11 +39,11 @@ def test_vectors_are_float32_and_of_unit_length(minilm, sentences):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_vectors_of_a_bfloat16_encoder_are_float32_and_of_unit_length_too(tiny, tiny_qwen3_folder):
+def test_vectors_of_a_bfloat16_encoder_are_float32_and_of_unit_length_too(tiny_qwen3, tiny_qwen3_folder):
     vectors = Encoder.load(tiny_qwen3_folder, dtype=torch.bfloat16).encode(RAGGED)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(vectors, tiny.encode(RAGGED), atol=0.05)
+    np.testing.assert_allclose(vectors, tiny_qwen3.encode(RAGGED), atol=0.05)
 
 
 def test_every_text_is_counted_as_a_query(tiny_qwen3_folder):
@@ -59,11 +54,11 @@ def test_every_text_is_counted_as_a_query(tiny_qwen3_folder):
     assert encoder.queries == 4
 
 
-def test_a_refused_text_is_not_counted(tiny):
-    before = tiny.queries
+def test_a_refused_text_is_not_counted(tiny_qwen3):
+    before = tiny_qwen3.queries
     with pytest.raises(InputError):
-        tiny.encode(["the cat", ""])
-    assert tiny.queries == before
+        tiny_qwen3.encode(["the cat", ""])
+    assert tiny_qwen3.queries == before
 
 
 def test_no_text_at_all_is_an_error(minilm):
@@ -89,22 +84,22 @@ def test_a_bare_string_is_an_error_that_shows_the_list(minilm):
         minilm.encode("a cat")
 
 
-def test_a_text_is_the_same_alone_and_in_a_ragged_batch(tiny):
-    alone = np.concatenate([tiny.encode([text]) for text in RAGGED])
-    np.testing.assert_allclose(tiny.encode(RAGGED), alone, atol=1e-5)
+def test_a_text_is_the_same_alone_and_in_a_ragged_batch(tiny_qwen3):
+    alone = np.concatenate([tiny_qwen3.encode([text]) for text in RAGGED])
+    np.testing.assert_allclose(tiny_qwen3.encode(RAGGED), alone, atol=1e-5)
     assert np.linalg.norm(alone[0] - alone[1]) > 0.1  # texts are told apart, so the comparison above means something
 
 
-def test_a_local_folder_says_what_sentence_transformers_says(tiny, plain):
-    assert tiny.embed_dim == 32
-    np.testing.assert_allclose(tiny.encode(RAGGED), plain.encode(RAGGED, normalize_embeddings=True), atol=1e-6)
+def test_a_local_folder_says_what_sentence_transformers_says(tiny_qwen3, plain):
+    assert tiny_qwen3.embed_dim == 32
+    np.testing.assert_allclose(tiny_qwen3.encode(RAGGED), plain.encode(RAGGED, normalize_embeddings=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("dim", [1, 8, 32])
-def test_a_truncated_vector_is_the_leading_part_renormalised(dim, tiny, tiny_qwen3_folder):
+def test_a_truncated_vector_is_the_leading_part_renormalised(dim, tiny_qwen3, tiny_qwen3_folder):
     truncated = Encoder.load(tiny_qwen3_folder, dim=dim)
     assert truncated.embed_dim == dim
-    np.testing.assert_allclose(truncated.encode(RAGGED), unit(tiny.encode(RAGGED)[:, :dim]), atol=1e-6)
+    np.testing.assert_allclose(truncated.encode(RAGGED), unit(tiny_qwen3.encode(RAGGED)[:, :dim]), atol=1e-6)
 
 
 @pytest.mark.parametrize("dim", [0, -1, 33])
@@ -120,9 +115,9 @@ def test_a_prompt_is_text_before_the_text(prompt, prefix, tiny_qwen3_folder, pla
     np.testing.assert_allclose(prompted.encode(RAGGED), expected, atol=1e-5)
 
 
-def test_a_prompt_changes_the_vector(tiny, tiny_qwen3_folder):
+def test_a_prompt_changes_the_vector(tiny_qwen3, tiny_qwen3_folder):
     prompted = Encoder.load(tiny_qwen3_folder, prompt="query").encode(RAGGED)
-    assert np.abs(prompted - tiny.encode(RAGGED)).max() > 0.01
+    assert np.abs(prompted - tiny_qwen3.encode(RAGGED)).max() > 0.01
 
 
 def test_a_prompt_that_the_model_leaves_empty_is_no_prompt(minilm):
