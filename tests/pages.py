@@ -40,15 +40,17 @@ def program(name: str) -> ModuleType:
     return module
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; the test is skipped where there is none."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
+    if CHROMIUM is None:
         pytest.skip("there is no Chromium here; install one: apt-get install chromium")
     with sync_playwright() as playwright:
         options = ["--no-sandbox", *(f"--{name}" for name in QUIET)]  # no sandbox: root has none, as in a container
-        browser = playwright.chromium.launch(executable_path=path, args=options)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
 

@@ -98,4 +98,4 @@ def test_the_recipe_leads_where_it_says(tree, heading, monkeypatch):
 
 def test_what_was_added_has_the_style_of_the_house(tree, monkeypatch):
     monkeypatch.chdir(tree)
-    run("python -m ruff check .\npython -m ruff format --check .")
+    run("python -m ruff check invlib tests notebooks && python -m ruff format --check invlib tests notebooks")

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tests.pages import ROOT, program
+from tests.pages import CHROMIUM, ROOT, program
 
 NOTEBOOKS = ROOT / "notebooks"
 MAX_BYTES = 1_000_000
@@ -35,6 +35,9 @@ def assert_bounded(path):
 
 
 @every_notebook
+@pytest.mark.skipif(
+    CHROMIUM is not None, reason="JupyterLab runs it: test_notebooks_in_browser.py, widgets/test_lab.py"
+)
 def test_notebook_runs_top_to_bottom(path, tmp_path):
     execute.execute(path, tmp_path / path.name)
     executed = nbformat.read(tmp_path / path.name, as_version=4)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -174,15 +175,20 @@ def address(chromium, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def notebook(chromium, address) -> Page:
+def notebook(chromium, address) -> Iterator[Page]:
+    """The notebook with all its cells run; in the end no error was seen and nobody else was asked."""
+    host, requests = address.partition("/lab/")[0], []
     page = chromium.new_context(viewport={"width": 1600, "height": 1000}).new_page()
     page.set_default_timeout(PATIENCE)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
     page.wait_for_function(READY, timeout=PATIENCE)
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    return page
+    yield page
+    local = (host, host.replace("http", "ws"), "data:", "blob:")
+    assert not page.errors and [url for url in requests if not url.startswith(local)] == []
 
 
 @pytest.fixture
