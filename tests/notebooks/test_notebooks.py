@@ -35,9 +35,7 @@ def assert_bounded(path):
 
 
 @every_notebook
-@pytest.mark.skipif(
-    CHROMIUM is not None, reason="JupyterLab runs it: test_notebooks_in_browser.py, widgets/test_lab.py"
-)
+@pytest.mark.skipif(CHROMIUM is not None, reason="JupyterLab runs it, in the browser tests")
 def test_notebook_runs_top_to_bottom(path, tmp_path):
     execute.execute(path, tmp_path / path.name)
     executed = nbformat.read(tmp_path / path.name, as_version=4)
