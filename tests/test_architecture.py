@@ -36,7 +36,7 @@ FLOORS = {
         "attackers likelihood sweep",
         "cells controls leaks mismatch provenance utility",
     ),
-    "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses", "compute pairs"),
+    "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses vocabulary", "compute pairs"),
     "widgets": ("__init__", "lab", "mixer player", "page"),
     "widgets/lab": ("__init__", "lab", "session", "outcome", "code", "run view", "alignment history settings upload"),
 }
