@@ -38,7 +38,7 @@ FLOORS = {
     ),
     "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses vocabulary", "compute pairs"),
     "widgets": ("__init__", "lab", "mixer player", "page"),
-    "widgets/lab": ("__init__", "lab", "session", "outcome", "code", "run view", "alignment history settings upload"),
+    "widgets/lab": ("__init__", "lab", "session", "outcome", "code", "run", "alignment history settings upload"),
 }
 MODEL_AND_SAMPLER = {
     *("__init__", "__main__", "errors", "config", "masking", "model", "tokenizer"),
