@@ -32,9 +32,10 @@ FLOORS = {
     "search": ("__init__", "best_of remask swap_beam", "edits strategy", "target", "ledger"),
     "studies": (
         "__init__ __main__",
-        "ablations calibration score search tables",
-        "attackers likelihood sweep",
-        "cells controls leaks mismatch provenance utility",
+        "ablations calibration search tables",
+        "attackers likelihood sweep utility",
+        "score",
+        "leaks results",
     ),
     "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses vocabulary", "compute pairs"),
     "widgets": ("__init__", "lab", "mixer player", "page"),
