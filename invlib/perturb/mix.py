@@ -5,18 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from invlib.errors import InputError
-from invlib.perturb.perturbation import Perturbation, is_whole, require, unit
+from invlib.perturb.perturbation import Perturbation, is_whole, unit, within
 
 
 @dataclass(frozen=True)
 class Interpolation(Perturbation):
     """Each vector moved towards one other of the batch: `interpolate` with the row that `partners` draws."""
 
-    weight: float
+    weight: float = within("from 0 to 1", lambda value: 0 <= value <= 1)
     name, measure, random = "interpolation", "weight of the other vector", True
-
-    def __post_init__(self):
-        require(0 <= self.weight <= 1, "weight", "from 0 to 1", self.weight)
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         return interpolate(vectors, vectors[partners(len(vectors), 2, random)[:, 1]], self.weight)
@@ -24,15 +21,10 @@ class Interpolation(Perturbation):
 
 @dataclass(frozen=True)
 class Averaging(Perturbation):
-    """Each vector averaged with count - 1 others of the batch, and normalised. Between unrelated directions (cosine 0)
-    the cosine to each of them is 1 / √count.
-    """
+    """Each vector averaged with count - 1 others of the batch; from unrelated ones it keeps a cosine of 1 / √count."""
 
-    count: int
+    count: int = within("an integer, at least 1", lambda value: is_whole(value, 1))
     name, measure, random = "averaging", "vectors averaged", True
-
-    def __post_init__(self):
-        require(is_whole(self.count, 1), "count", "an integer, at least 1", self.count)
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         return unit(vectors[partners(len(vectors), self.count, random)].mean(axis=1))
@@ -40,7 +32,6 @@ class Averaging(Perturbation):
 
 def interpolate(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
     """(1 - weight) a + weight b, row by row, normalised, [n, d]. Raises `InputError` where opposite rows cancel."""
-    require(0 <= weight <= 1, "weight", "from 0 to 1", weight)
     return unit((1 - weight) * a + weight * b)
 
 
@@ -51,5 +42,4 @@ def partners(n: int, count: int, random: np.random.Generator) -> np.ndarray:
     if count > n:
         raise InputError(f"{count} different vectors are asked for, the batch has {n}; give more or average fewer")
     order = random.permutation(n)
-    place = order.argsort()
-    return order[(place[:, None] + np.arange(count)) % n]
+    return order[(order.argsort()[:, None] + np.arange(count)) % n]

@@ -14,7 +14,7 @@ from scipy.integrate import cumulative_trapezoid
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, xlogy
 
-from invlib.perturb.perturbation import Perturbation, require
+from invlib.perturb.perturbation import NOT_NEGATIVE, POSITIVE, Perturbation, require, within
 
 GRID = 2**14  # points of the tabulated angle distribution
 
@@ -28,11 +28,8 @@ class GaussianNoise(Perturbation):
     1 / √(1 + σ²d), up to relative terms of order σ and 1/√d.
     """
 
-    sigma: float
+    sigma: float = within(*NOT_NEGATIVE)
     name, measure, random = "Gaussian noise", "σ per coordinate", True
-
-    def __post_init__(self):
-        require(0 <= self.sigma < math.inf, "sigma", "a finite number ≥ 0", self.sigma)
 
     def noise_norm(self, embed_dim: int) -> float:
         """σ√d, the root mean square length of the noise beside a vector of length 1."""
@@ -50,11 +47,8 @@ class BoundedNoise(Perturbation):
     (mean radius · d / (d + 1)). With radius < 1 the cosine is at least √(1 - radius²).
     """
 
-    radius: float
+    radius: float = within(*NOT_NEGATIVE)
     name, measure, random = "bounded noise", "largest length of the noise", True
-
-    def __post_init__(self):
-        require(0 <= self.radius < math.inf, "radius", "a finite number ≥ 0", self.radius)
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         n, d = vectors.shape
@@ -72,26 +66,20 @@ class AnalyticGaussian(Perturbation):
     sensitivity Δ: how far apart two texts' vectors can be; 2 for unit vectors (local privacy: any text for any other).
     """
 
-    epsilon: float
-    delta: float = 1e-5
-    sensitivity: float = 2.0
+    epsilon: float = within(*POSITIVE)
+    delta: float = within("between 0 and 1, both excluded", lambda value: 0 < value < 1, default=1e-5)
+    sensitivity: float = within(*POSITIVE, default=2.0)
     name, measure, random = "analytic Gaussian", "ε between any two texts", True
-
-    def __post_init__(self):
-        require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
-        require(0 < self.delta < 1, "delta", "between 0 and 1, both excluded", self.delta)
-        require(0 < self.sensitivity < math.inf, "sensitivity", "a finite number > 0", self.sensitivity)
 
     @property
     def sigma(self) -> float:
         """Standard deviation per coordinate."""
-
-        def excess(log_sigma: float) -> float:
-            return gaussian_delta(math.exp(log_sigma), self.epsilon, self.sensitivity) - self.delta
-
         # e^±30 brackets every ε and δ a float can hold apart; in the logarithm the root is well conditioned.
         middle = math.log(self.sensitivity)
-        return math.exp(brentq(excess, middle - 30, middle + 30, xtol=1e-13))
+        return math.exp(brentq(self._excess, middle - 30, middle + 30, xtol=1e-13))
+
+    def _excess(self, log_sigma: float) -> float:
+        return gaussian_delta(math.exp(log_sigma), self.epsilon, self.sensitivity) - self.delta
 
     @property
     def caution(self) -> str:
@@ -116,11 +104,8 @@ class LaplaceNoise(Perturbation):
     Coordinates drawn from independent Laplace distributions would give a promise in |x - x'|₁, not this one.
     """
 
-    epsilon: float
+    epsilon: float = within(*POSITIVE)
     name, measure, random = "Laplace noise", "ε per unit of Euclidean distance", True
-
-    def __post_init__(self):
-        require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
 
     @property
     def caution(self) -> str:
@@ -140,11 +125,8 @@ class PurMech(Perturbation):
     [0, π]. With ε → 0 the vector is lost: θ → π/2. Its peak is at tan θ = (d - 2) / ε.
     """
 
-    epsilon: float
+    epsilon: float = within(*POSITIVE)
     name, measure, random = "PurMech", "ε per radian", True
-
-    def __post_init__(self):
-        require(0 < self.epsilon < math.inf, "epsilon", "a finite number > 0", self.epsilon)
 
     @property
     def caution(self) -> str:

@@ -2,9 +2,9 @@
 
 import math
 import numbers
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,13 @@ from invlib.errors import InputError
 from invlib.metrics import cosine, mean_interval
 
 UNIT_TOLERANCE = 0.01  # a bf16 encoder's own division leaves lengths of 1 ± 0.004
+NOT_NEGATIVE = "a finite number ≥ 0", lambda value: 0 <= value < math.inf
+POSITIVE = "a finite number > 0", lambda value: 0 < value < math.inf
+
+
+def within(domain: str, holds: Callable[[Any], bool], **options) -> Any:
+    """A dataclass field whose value must be in the domain; an `InputError` tells it where a value is not."""
+    return field(metadata={"domain": domain, "holds": holds}, **options)
 
 
 class Perturbation:
@@ -23,14 +30,21 @@ class Perturbation:
     recover: what the store holds → unit vectors float32 [n, d], by what everybody may know: the method and its
       public parameters. It never uses a secret key, the noise that was drawn, or a clean vector.
 
-    A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once. It sets its
-    `name` and what follows without an annotation: to a dataclass an annotated name is a parameter.
+    A subclass writes the formulas (`_store`, `_recover`); the checks on both sides are made here, once, and those of
+    its parameters are declared with `within`. It sets its `name` and what follows without an annotation: to a
+    dataclass an annotated name is a parameter.
     """
 
     name: ClassVar[str]
     measure: ClassVar[str]  # what `strength` counts
     random: ClassVar[bool] = False  # does `store` draw from the generator?
     caution: ClassVar[str] = ""  # what the strength does not mean, where it is easily misread
+
+    def __post_init__(self):
+        for parameter in fields(self):
+            if "domain" in (told := parameter.metadata):
+                value = getattr(self, parameter.name)
+                require(told["holds"](value), parameter.name, told["domain"], value)
 
     @property
     def strength(self) -> float:
@@ -53,8 +67,8 @@ class Perturbation:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is told below, with the fix
             stored = self._store(vectors, random)
         if (row := _broken_row(stored)) is not None:
-            told = f"{self.name} at strength {self.strength:g}"
-            raise InputError(f"{told} makes row {row} infinite or NaN; choose a weaker one")
+            told = f"{self.name} at strength {self.strength:g} makes row {row} infinite or NaN"
+            raise InputError(f"{told}; choose a weaker one")
         return stored
 
     def recover(self, stored: np.ndarray) -> np.ndarray:
@@ -66,6 +80,11 @@ class Perturbation:
         if (row := _broken_row(recovered)) is not None:
             raise InputError(f"{self.name} maps row {row} back to infinite or NaN entries; repair its `_recover`")
         return unit(recovered)
+
+    def _check_width(self, vectors: np.ndarray, width: int) -> None:
+        if vectors.shape[1] != width:
+            found = f"{self.name} expects {width} columns here, got {vectors.shape[1]}"
+            raise InputError(f"{found}; was this stored by another perturbation?")
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
         raise NotImplementedError
@@ -98,9 +117,8 @@ def apply(perturbation: Perturbation, vectors: np.ndarray, generator: torch.Gene
     stored = perturbation.store(vectors, generator)
     recovered = perturbation.recover(stored)
     if recovered.shape != np.shape(vectors):
-        back, clean = list(recovered.shape), list(np.shape(vectors))
-        found = f"{perturbation.name} maps back to shape {back}, the clean vectors have {clean}"
-        raise InputError(f"{found}; write the way back, `_recover`")
+        shapes = f"{list(recovered.shape)}, the clean vectors have {list(np.shape(vectors))}"
+        raise InputError(f"{perturbation.name} maps back to shape {shapes}; write the way back, `_recover`")
     return Perturbed(stored, recovered, cosine(recovered, np.asarray(vectors)))
 
 
@@ -114,12 +132,12 @@ def distortion(
       the store does not hold d real numbers.
     bits: size of one stored vector. caution: what the strength does not mean.
     """
-    n, d = np.shape(vectors)
-    rows = []
+    (n, d), rows = np.shape(vectors), []
     for p in perturbations:
-        seen = apply(p, vectors, generator)
-        interval, noise = mean_interval(seen.cosines), _noise(seen.stored, np.asarray(vectors))
-        rows.append((p.name, p.strength, p.measure, *interval, n, noise, p.bits(d), p.caution))
+        seen, noise = apply(p, vectors, generator), math.nan
+        if seen.stored.shape == (n, d) and seen.stored.dtype.kind == "f":
+            noise = float(np.sqrt(((seen.stored.astype(np.float64) - vectors) ** 2).sum(axis=1).mean()))
+        rows.append((p.name, p.strength, p.measure, *mean_interval(seen.cosines), n, noise, p.bits(d), p.caution))
     columns = ["perturbation", "strength", "measure", "cosine", "low", "high", "n", "noise", "bits", "caution"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -129,8 +147,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors, np.float64)  # int8 and fp16 rows would overflow in their own type
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not norms.all():
-        row = int(np.flatnonzero(norms == 0)[0])
-        raise InputError(f"row {row} is all zeros; it has no direction: choose a weaker perturbation or remove the row")
+        told = f"row {norms.argmin()} is all zeros; it has no direction"
+        raise InputError(f"{told}: choose a weaker perturbation or remove the row")
     return (vectors / norms).astype(np.float32)
 
 
@@ -141,10 +159,8 @@ def check_unit(vectors: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     wrong = np.flatnonzero(np.abs(lengths - 1) > UNIT_TOLERANCE)
     if wrong.size:
-        raise InputError(
-            f"row {wrong[0]} has length {lengths[wrong[0]]:.3g}, but every strength is measured against unit vectors; "
-            "pass the clean vectors through invlib.perturb.unit first"
-        )
+        told = f"row {wrong[0]} has length {lengths[wrong[0]]:.3g}, but every strength is measured against unit vectors"
+        raise InputError(f"{told}; pass the clean vectors through invlib.perturb.unit first")
     return vectors.astype(np.float32)
 
 
@@ -170,13 +186,6 @@ def is_whole(value: object, low: int, high: float = math.inf) -> bool:
     return isinstance(value, numbers.Integral) and low <= value <= high
 
 
-def check_width(stored: np.ndarray, width: int, name: str) -> None:
-    """Raise `InputError` unless the stored vectors have `width` columns."""
-    if stored.shape[1] != width:
-        found = f"{name} holds {width} columns, got {stored.shape[1]}"
-        raise InputError(f"{found}; was this stored by another perturbation?")
-
-
 def _check_rows(vectors: np.ndarray) -> None:
     if vectors.ndim != 2 or vectors.size == 0 or vectors.dtype.kind not in "fiu":
         raise InputError(f"expected numbers of shape [n, d], got {vectors.dtype} of shape {list(vectors.shape)}")
@@ -188,9 +197,3 @@ def _broken_row(vectors: np.ndarray) -> int | None:
     """The first row that is not finite, or None."""
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     return int(broken[0]) if broken.size else None
-
-
-def _noise(stored: np.ndarray, clean: np.ndarray) -> float:
-    if stored.shape != clean.shape or stored.dtype.kind != "f":
-        return float("nan")
-    return float(np.sqrt(((stored.astype(np.float64) - clean) ** 2).sum(axis=1).mean()))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2, vq
 
-from invlib.perturb.perturbation import Perturbation, check_unit, check_width, numpy_generator, require
+from invlib.perturb.perturbation import Perturbation, check_unit, numpy_generator, require, within
 
 ROUNDS = 20  # of k-means
 
@@ -33,11 +33,8 @@ class AbsmaxQuantisation(Perturbation):
     is the same). The scale is not needed: a vector's direction is that of its codes. |s q - x| ≤ s/2 a coordinate.
     """
 
-    level_bits: int = 8
+    level_bits: int = within("an integer from 2 to 8 (1 bit: Binary)", range(2, 9).__contains__, default=8)
     name, measure = "absmax quantisation", "bits a coordinate"
-
-    def __post_init__(self):
-        require(self.level_bits in range(2, 9), "level_bits", "an integer from 2 to 8 (1 bit: Binary)", self.level_bits)
 
     def bits(self, embed_dim: int) -> int:
         return self.level_bits * embed_dim + 32  # and the scale
@@ -56,13 +53,10 @@ class ZeroPointQuantisation(Perturbation):
     same in all calibration vectors (all-MiniLM-L6-v2 has three) is code 0 and comes back as it was there.
     """
 
-    level_bits: int
+    level_bits: int = within("an integer from 1 to 8", range(1, 9).__contains__)
     low: np.ndarray = field(repr=False)  # [d]
     high: np.ndarray = field(repr=False)  # [d]
     name, measure = "zero-point quantisation", "bits a coordinate"
-
-    def __post_init__(self):
-        require(self.level_bits in range(1, 9), "level_bits", "an integer from 1 to 8", self.level_bits)
 
     @classmethod
     def fit(cls, vectors: np.ndarray, level_bits: int = 8) -> "ZeroPointQuantisation":
@@ -80,11 +74,11 @@ class ZeroPointQuantisation(Perturbation):
         return self.level_bits * embed_dim
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, len(self.low), self.name)
+        self._check_width(vectors, len(self.low))
         return np.rint((vectors.clip(self.low, self.high) - self.low) / self.step).astype(np.uint8)
 
     def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, len(self.low), self.name)
+        self._check_width(stored, len(self.low))
         return self.low + stored * self.step
 
 
@@ -94,21 +88,18 @@ class Binary(Perturbation):
     as ±1/√d. For directions spread evenly, E[cos] → √(2/π) = 0.798 in high dimension.
     """
 
-    embed_dim: int
+    embed_dim: int = within("at least 1", lambda value: value >= 1)
     name, measure, strength = "binary", "bits a coordinate", 1
-
-    def __post_init__(self):
-        require(self.embed_dim >= 1, "embed_dim", "at least 1", self.embed_dim)
 
     def bits(self, embed_dim: int) -> int:
         return embed_dim
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, self.embed_dim, self.name)
+        self._check_width(vectors, self.embed_dim)
         return np.packbits(vectors > 0, axis=1)
 
     def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, -(-self.embed_dim // 8), self.name)
+        self._check_width(stored, -(-self.embed_dim // 8))
         return 2.0 * np.unpackbits(stored, axis=1, count=self.embed_dim) - 1
 
 
@@ -137,8 +128,7 @@ class ProductQuantisation(Perturbation):
         require(codes <= n, "codes", f"at most the {n} training vectors", codes)
         random = numpy_generator(generator, "fitting a product quantiser")
         pieces = vectors.reshape(n, parts, d // parts).swapaxes(0, 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a centroid that loses all its points: it stays where it is
+        with warnings.catch_warnings(action="ignore"):  # a centroid that loses all its points stays where it is
             return cls(np.stack([kmeans2(piece, codes, ROUNDS, minit="points", rng=random)[0] for piece in pieces]))
 
     def bits(self, embed_dim: int) -> int:
@@ -147,10 +137,10 @@ class ProductQuantisation(Perturbation):
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
         parts, _, width = self.centroids.shape
-        check_width(vectors, parts * width, self.name)
+        self._check_width(vectors, parts * width)
         pieces = vectors.reshape(len(vectors), parts, width)
         return np.stack([vq(pieces[:, i], self.centroids[i])[0] for i in range(parts)], axis=1).astype(np.uint8)
 
     def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, len(self.centroids), self.name)
+        self._check_width(stored, len(self.centroids))
         return self.centroids[np.arange(len(self.centroids)), stored].reshape(len(stored), -1)

@@ -6,15 +6,7 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from invlib.perturb.perturbation import (
-    Perturbation,
-    check_unit,
-    check_width,
-    is_whole,
-    numpy_generator,
-    require,
-    unit,
-)
+from invlib.perturb.perturbation import Perturbation, check_unit, is_whole, numpy_generator, require, unit, within
 
 
 @dataclass(frozen=True)
@@ -36,11 +28,11 @@ class Truncation(Perturbation):
         return 32 * self.keep
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, self.embed_dim, "a clean vector for this truncation")
+        self._check_width(vectors, self.embed_dim)
         return unit(vectors[:, : self.keep])
 
     def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, self.keep, self.name)
+        self._check_width(stored, self.keep)
         return np.pad(stored, ((0, 0), (0, self.embed_dim - self.keep)))
 
 
@@ -55,11 +47,11 @@ class Projection(Perturbation):
         return 32 * len(self.components)
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, self.components.shape[1], f"a clean vector for this {self.name}")
+        self._check_width(vectors, self.components.shape[1])
         return ((vectors - self.mean) @ self.components.T).astype(np.float32)
 
     def _recover(self, stored: np.ndarray) -> np.ndarray:
-        check_width(stored, len(self.components), self.name)
+        self._check_width(stored, len(self.components))
         return stored @ np.linalg.pinv(self.components.T) + self.mean
 
 
@@ -108,11 +100,8 @@ class CoordinateDropout(Perturbation):
     E[cos²] = 1 - share whatever the vector.
     """
 
-    share: float
+    share: float = within("at least 0 and below 1", lambda value: 0 <= value < 1)
     name, measure, random = "coordinate dropout", "share of coordinates set to 0", True
-
-    def __post_init__(self):
-        require(0 <= self.share < 1, "share", "at least 0 and below 1", self.share)
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
         d = vectors.shape[1]

@@ -5,6 +5,7 @@ not notice. `procrustes`, `match_columns` and `least_squares` need pairs, and no
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 
 from invlib.errors import InputError
-from invlib.perturb.perturbation import Perturbation, check_width, numpy_generator, require
+from invlib.perturb.perturbation import Perturbation, numpy_generator, require
+
+RIDGE = 1e-3  # of `least_squares`, in units of a stored vector's mean squared length
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class SecretRotation(Perturbation):
         return cls(ortho_group.rvs(embed_dim, random_state=numpy_generator(generator, "drawing a rotation")))
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, len(self.key), "a clean vector for this key")
+        self._check_width(vectors, len(self.key))
         return (vectors @ self.key).astype(np.float32)
 
 
@@ -53,7 +56,7 @@ class SecretPermutation(Perturbation):
         return cls(numpy_generator(generator, "drawing a permutation").permutation(embed_dim))
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
-        check_width(vectors, len(self.key), "a clean vector for this key")
+        self._check_width(vectors, len(self.key))
         return vectors[:, self.key]
 
 
@@ -69,34 +72,21 @@ class KnownPairs(Perturbation):
     matrix: np.ndarray | None = field(repr=False)  # [m, d], stored → clean; None without a pair
     pairs: int = 0
     measure = "known pairs"
+    random, strength = property(attrgetter("inner.random")), property(attrgetter("pairs"))
+    name = property(lambda self: f"{self.inner.name}, known pairs")
 
     @classmethod
     def fit(cls, inner: Perturbation, clean: np.ndarray, generator: torch.Generator | None = None) -> "KnownPairs":
         """The way back from the stored forms of `clean` [n, d]: `procrustes` for a rotation, `match_columns` for a
-        permutation, `least_squares` (ridge 1e-3) for everything else.
+        permutation, `least_squares` for everything else.
         """
         if len(clean) == 0:
             return cls(inner, None)
         stored = inner.store(clean, generator)
-        if isinstance(inner, SecretRotation):
-            matrix = procrustes(stored, clean)
-        elif isinstance(inner, SecretPermutation):
-            matrix = np.eye(clean.shape[1])[match_columns(stored, clean)]
-        else:
-            matrix = least_squares(stored, clean)
-        return cls(inner, matrix, len(clean))
-
-    @property
-    def name(self) -> str:
-        return f"{self.inner.name}, known pairs"
-
-    @property
-    def random(self) -> bool:
-        return self.inner.random
-
-    @property
-    def strength(self) -> float:
-        return self.pairs
+        if isinstance(inner, SecretPermutation):
+            return cls(inner, np.eye(clean.shape[1])[match_columns(stored, clean)], len(clean))
+        attack = procrustes if isinstance(inner, SecretRotation) else least_squares
+        return cls(inner, attack(stored, clean), len(clean))
 
     def bits(self, embed_dim: int) -> int:
         return self.inner.bits(embed_dim)
@@ -118,18 +108,16 @@ def procrustes(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return orthogonal_procrustes(stored.astype(np.float64), clean)[0]
 
 
-def least_squares(stored: np.ndarray, clean: np.ndarray, *, ridge: float = 1e-3) -> np.ndarray:
-    """The linear A [m, d] from stored vectors [n, m] to their clean ones [n, d]: (SᵀS + ridge I)⁻¹ Sᵀ C.
+def least_squares(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """The linear A [m, d] from stored vectors [n, m] to their clean ones [n, d]: (SᵀS + λ I)⁻¹ Sᵀ C, with λ a
+    thousandth of a stored vector's mean squared length.
 
     For whatever is linear and more than a rotation: a secret projection, another encoder's space (ALGEN, Chen et al.
-    2025). ridge ≥ 0, in units of a stored vector's squared length; at 0 the pairs must number m or more.
+    2025).
     """
     _check_pairs(stored, clean)
-    require(ridge >= 0, "ridge", "at least 0", ridge)
-    require(ridge > 0 or len(stored) >= stored.shape[1], "ridge", "above 0 with fewer pairs than dimensions", ridge)
     stored = stored.astype(np.float64)
-    alpha = ridge * (stored**2).sum(axis=1).mean()
-    return Ridge(alpha, fit_intercept=False).fit(stored, clean).coef_.T
+    return Ridge(RIDGE * (stored**2).sum(axis=1).mean(), fit_intercept=False).fit(stored, clean).coef_.T
 
 
 def match_columns(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:

@@ -518,18 +518,18 @@ def test_a_permutation_moves_values_untouched_and_falls_to_three_pairs():
 
 
 def test_least_squares_undoes_any_linear_map_that_its_pairs_span():
-    projection, clean = perturb.RandomProjection.draw(24, 24, seeded()), sphere(100, 24)
+    projection, clean = perturb.RandomProjection.draw(24, 24, seeded()), sphere(1100, 24)
     stored = projection.store(clean)
-    exact = perturb.least_squares(stored[:60], clean[:60], ridge=0.0)
-    np.testing.assert_allclose(stored[60:] @ exact, clean[60:], atol=1e-3)
+    found = perturb.unit(stored[1000:] @ perturb.least_squares(stored[:1000], clean[:1000]))
+    assert cosine(found, clean[1000:]).min() > 0.99
 
 
 def test_least_squares_solves_the_ridge_equation():
     stored, clean = 3 * sphere(30, 40, 1).astype(float), sphere(30, 12, 2).astype(float)
-    found = perturb.least_squares(stored, clean, ridge=0.1)
+    found = perturb.least_squares(stored, clean)
     # Rows 3 √ridge · I appended to an ordinary least-squares problem; ridge counts in their mean squared length, 3².
     expected = np.linalg.lstsq(
-        np.vstack([stored, 3 * math.sqrt(0.1) * np.eye(40)]), np.vstack([clean, np.zeros((40, 12))]), rcond=None
+        np.vstack([stored, 3 * math.sqrt(1e-3) * np.eye(40)]), np.vstack([clean, np.zeros((40, 12))]), rcond=None
     )[0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -547,10 +547,6 @@ def test_attacks_that_cannot_work_say_so():
     for attack in (perturb.procrustes, perturb.match_columns):
         with pytest.raises(InputError, match="unequal dimensions"):
             attack(CLEAN[:, :9], CLEAN)
-    with pytest.raises(InputError, match="ridge must be above 0 with fewer pairs"):
-        perturb.least_squares(CLEAN[:9], CLEAN[:9], ridge=0.0)
-    with pytest.raises(InputError, match="ridge must be at least 0"):
-        perturb.least_squares(CLEAN[:9], CLEAN[:9], ridge=-1.0)
 
 
 # --- mixtures
