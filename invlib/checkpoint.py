@@ -110,13 +110,18 @@ def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=t
     The data section is left out: where the pairs lay concerns only the machine that trained.
     """
     folder, config = Path(folder), dataclasses.replace(config, data=DataConfig())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made into a checkpoint folder: {error.strerror}") from error
+    make_folder(folder)
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
     write_atomically(folder / "config.yaml", lambda path: Path(path).write_text(dump_config(config)))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, or say in one line why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made into a folder: {error.strerror}; choose another one") from None
 
 
 def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:

@@ -1,6 +1,7 @@
 """Batches of equal length, masked. Everything random in them is a function of (seed, batch number)."""
 
 import bisect
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -80,38 +81,31 @@ class EqualLengthBatches:
 
     def __init__(self, lengths: np.ndarray, mix: Mix, batch_size: int):
         self.lengths, self.mix, self.batch_size = lengths, mix, batch_size
-        self._ends: list[int] = []  # number of the first batch behind each epoch that was met so far
-        self._epoch, self._batches = -1, []
+        self._starts = [0]  # number of the first batch of each epoch that was met so far, and of the next
+        self._batches_of = functools.lru_cache(maxsize=1)(self._cut)
 
     def rows(self, number: int) -> np.ndarray:
         """The rows of micro-batch `number`, counted from the start of the run."""
-        while not self._ends or number >= self._ends[-1]:
-            met = self._ends[-1] if self._ends else 0
-            self._ends.append(met + len(self._batches_of(len(self._ends))))
-        epoch = bisect.bisect_right(self._ends, number)
-        return self._batches_of(epoch)[number - (self._ends[epoch - 1] if epoch else 0)]
+        epoch = self._epoch(number)
+        return self._batches_of(epoch)[number - self._starts[epoch]]
 
     def any_rows(self, number: int, uniform: np.ndarray) -> np.ndarray:
         """Rows of any length of the epoch of micro-batch `number`, one for each number in [0, 1)."""
-        self.rows(number)
-        epoch = np.concatenate(self._batches)
-        return np.sort(epoch[(uniform * len(epoch)).astype(np.int64)])
+        rows = np.concatenate(self._batches_of(self._epoch(number)))
+        return np.sort(rows[(uniform * len(rows)).astype(np.int64)])
 
-    def _batches_of(self, epoch: int) -> list[np.ndarray]:
-        if self._epoch != epoch:
-            self._epoch, self._batches = epoch, self._cut(epoch)
-        return self._batches
+    def _epoch(self, number: int) -> int:
+        while number >= self._starts[-1]:
+            self._starts.append(self._starts[-1] + len(self._batches_of(len(self._starts) - 1)))
+        return bisect.bisect_right(self._starts, number) - 1
 
     def _cut(self, epoch: int) -> list[np.ndarray]:
         random = np.random.default_rng([self.mix.seed, epoch])
         rows = random.permutation(self.mix.rows(epoch))
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        ends = np.flatnonzero(np.diff(self.lengths[rows])) + 1
-        batches = [
-            group[start : start + self.batch_size]
-            for group in np.split(rows, ends)
-            for start in range(0, len(group), self.batch_size)
-        ]
+        groups = np.split(rows, np.flatnonzero(np.diff(self.lengths[rows])) + 1)
+        size = self.batch_size
+        batches = [group[start : start + size] for group in groups for start in range(0, len(group), size)]
         random.shuffle(batches)
         return batches
 
@@ -131,14 +125,9 @@ def make_batch(
     xt = mask_tokens(x0, lengths, counts, config.model.mask_token_id, generator)
     dropped = torch.rand(len(rows), generator=generator) < config.training.condition_dropout
     any_rows = batches.any_rows(number, torch.rand(len(rows), generator=generator).numpy())
-    tensors = (
-        x0,
-        *_maybe_noisy(pairs.embeddings[rows], config, generator),
-        xt,
-        dropped,
-        *_maybe_noisy(pairs.embeddings[any_rows], config, generator),
-        torch.from_numpy(pairs.lengths[any_rows].astype(np.int64)),
-    )
+    embedding, any_embedding = (_maybe_noisy(pairs.embeddings[own], config, generator) for own in (rows, any_rows))
+    any_length = torch.from_numpy(pairs.lengths[any_rows].astype(np.int64))
+    tensors = (x0, *embedding, xt, dropped, *any_embedding, any_length)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     shares = (None if value is None else value[share].to(accelerator.device) for value in tensors)
     return Batch(*shares, size=len(rows))

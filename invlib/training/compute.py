@@ -1,13 +1,20 @@
 """Compute: what a step costs in matrix multiplications, and how fast this machine multiplies."""
 
-import time
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import torch
+from torch.utils import benchmark
 from torch.utils.flop_counter import FlopCounterMode
 
 Result = TypeVar("Result")
+
+
+def _linear_flops(x: torch.Size, weight: torch.Size, *_, out_shape: torch.Size, **__) -> int:
+    return 2 * x.numel() * weight[0]
+
+
+UNKNOWN_TO_TORCH = {torch.ops.aten.mkldnn_linear: _linear_flops}  # fp32 products through oneDNN, see model.py
 
 
 class FlopMeter:
@@ -23,7 +30,7 @@ class FlopMeter:
         """What `step` returns, and its operations. Steps of one `kind` are taken to cost the same."""
         if kind in self._known:
             return step(), self._known[kind]
-        with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
+        with FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH) as counter:
             result = step()
         self._known[kind] = counter.get_total_flops()
         return result, self._known[kind]
@@ -35,32 +42,16 @@ def matmul_peak(
     *,
     size: int = 2048,
     repeats: int = 5,
-    clock: Callable[[], float] | None = None,
+    clock: Callable[[], float] = benchmark.timer,
 ) -> float:
-    """Operations per second of the best of some products of two `size` x `size` matrices.
+    """Operations per second of the best of some products of two `size` x `size` matrices, on all of torch's threads.
 
-    It uses as many threads as torch does. Work beside it on the same cores makes it smaller, unless the clock (seconds;
-    default: wall-clock time) stands still meanwhile.
+    clock: seconds, once an accelerator is done. Work beside it on the same cores makes the peak smaller, unless the
+    clock stands still meanwhile.
     """
-    clock = clock or time.perf_counter
-    a, b = (torch.full((size, size), 0.5, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
+    a, seconds = torch.full((size, size), 0.5, device=device, dtype=dtype), []
     for _ in range(repeats + 1):  # the first product warms up
-        _wait(a.device)
         start = clock()
-        a @ b
-        _wait(a.device)
+        a @ a
         seconds.append(clock() - start)
     return 2 * size**3 / min(seconds[1:])
-
-
-def _linear_flops(x: torch.Size, weight: torch.Size, *_, out_shape: torch.Size, **__) -> int:
-    return 2 * x.numel() * weight[0]
-
-
-_UNKNOWN_TO_TORCH = {torch.ops.aten.mkldnn_linear: _linear_flops}  # fp32 products through oneDNN, see model.py
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -42,10 +42,8 @@ def training_loop(trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Conf
     batches = EqualLengthBatches(pairs.lengths, mix, training.batch_size)
     while trainer.step < training.max_steps:
         first = trainer.step * training.grad_accum
-        micro = [
-            make_batch(pairs, batches, number, config, trainer.accelerator)
-            for number in range(first, first + training.grad_accum)
-        ]
+        numbers = range(first, first + training.grad_accum)
+        micro = [make_batch(pairs, batches, number, config, trainer.accelerator) for number in numbers]
         loss, length_loss = trainer.update(micro)
         yield {
             "step": trainer.step,
@@ -64,68 +62,43 @@ def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: 
     given, and `length_right` is then 1 by construction.
     """
     embedding = torch.from_numpy(pairs.embeddings[rows].astype(np.float32)).to(model.device)
-    modulation = model.modulation(embedding)
     true_lengths = torch.from_numpy(pairs.lengths[rows].astype(np.int64)).to(model.device)
-    lengths = true_lengths
-    if model.config.length_head:
-        lengths = model.predicted_lengths(embedding)
-
-    predict = model.predictor(modulation, lengths)
+    lengths = model.predicted_lengths(embedding) if model.config.length_head else true_lengths
+    predict = model.predictor(model.modulation(embedding), lengths)
     *_, final = denoise(predict, lengths, mask_token_id=model.config.mask_token_id, num_steps=VALIDATION_STEPS)
     texts = [tokenizer.decode(ids[:n]) for ids, n in zip(final.tokens, lengths, strict=True)]
     references = [tokenizer.decode(ids[:n]) for ids, n in zip(pairs.tokens[rows], true_lengths, strict=True)]
-    table = metrics.per_text(references, texts)
-    return {
-        "token_f1": float(table["token_f1"].mean()),
-        "exact_match": float(table["exact_match"].mean()),
-        "length_right": float((lengths == true_lengths).float().mean()),
-    }
+    scores = metrics.per_text(references, texts)[["token_f1", "exact_match"]].mean().to_dict()
+    return scores | {"length_right": float((lengths == true_lengths).float().mean())}
 
 
 def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs, np.ndarray]) -> None:
     """Drive `training_loop` to its end: progress, log, validation, checkpoints."""
-    config, device = run.config.training, run.trainer.accelerator.device
+    config, trainer, device = run.config.training, run.trainer, run.trainer.accelerator.device
     peak = matmul_peak(device, torch.bfloat16 if config.bf16 else torch.float32)
-    started, losses = time.perf_counter() - run.seconds, []
-    stepping = 0.0  # seconds of this leg without its validations
-    loop = _timed(training_loop(run.trainer, *training, run.config))
-    with tqdm(total=config.max_steps, initial=run.trainer.step, unit=" steps", disable=not run.is_main) as bar:
-        for seconds, record in loop:
+    started, losses, told = time.perf_counter(), [], {}
+    before, validated = run.seconds, 0.0  # seconds of earlier legs, and of the validations of this one
+    with tqdm(total=config.max_steps, initial=trainer.step, unit=" steps", disable=not run.is_main) as bar:
+        for record in training_loop(trainer, *training, run.config):
             bar.update()
-            stepping += seconds
             losses.append(record["loss"])
             run.samples += record["samples"]
-            run.seconds = time.perf_counter() - started
-            is_last = record["step"] == config.max_steps
-            scores = {}
-            if record["step"] % config.eval_every == 0 or is_last:
-                scores = validate(run.trainer.ema, *validation, run.tokenizer)
+            now, scores = time.perf_counter(), {}
+            of_peak = trainer.flops / (now - started - validated) / peak
+            run.seconds = before + now - started
+            if record["step"] % config.eval_every == 0 or record["step"] == config.max_steps:
+                scores = validate(trainer.ema, *validation, run.tokenizer)
             if scores or record["step"] % config.log_every == 0:
-                speed = run.samples / run.seconds
-                means = {"loss": float(np.mean(losses)), "samples": run.samples, "seconds": run.seconds}
-                run.log({**record, **means, "samples_per_second": speed, **scores})
-                of_peak = f"{run.trainer.flops / stepping / peak:.0%}"
-                bar.set_postfix(
-                    loss=f"{means['loss']:.3f}", samples_per_second=f"{speed:.0f}", of_peak=of_peak, **scores
-                )
+                told = {"loss": float(np.mean(losses)), "samples_per_second": run.samples / run.seconds}
+                run.log({**record, **told, "samples": run.samples, "seconds": run.seconds, **scores})
+                bar.set_postfix({**told, "of_peak": of_peak, **scores})
                 losses = []
             if scores:
                 run.save(scores)
-    if run.is_main and stepping:
-        share, precision = run.trainer.flops / stepping / peak, "bf16" if config.bf16 else "fp32"
-        print(
-            f"{run.samples / run.seconds:.0f} samples/s; {share:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak"
-        )
-
-
-def _timed(records: Iterator[dict[str, float]]) -> Iterator[tuple[float, dict[str, float]]]:
-    """Each record with the seconds it took to make it."""
-    while True:
-        start = time.perf_counter()
-        record = next(records, None)
-        if record is None:
-            return
-        yield time.perf_counter() - start, record
+                validated += time.perf_counter() - now
+    if run.is_main and told:
+        speed, precision = f"{told['samples_per_second']:.0f} samples/s", "bf16" if config.bf16 else "fp32"
+        print(f"{speed}; {of_peak:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak")
 
 
 def make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:

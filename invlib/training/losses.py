@@ -1,35 +1,8 @@
 """What training minimises: the cross-entropy at the masked positions, and how sequences are weighted."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-
-def sequence_mean(
-    token_loss: Float[Tensor, "masked"],
-    lengths: Int[Tensor, "masked"],
-    counts: Int[Tensor, "masked"],
-) -> Float[Tensor, "masked"]:
-    """NELBO per token: every sequence counts by its mean over the k masked tokens (`weighting: nelbo`)."""
-    return token_loss / counts
-
-
-def low_variance(
-    token_loss: Float[Tensor, "masked"],
-    lengths: Int[Tensor, "masked"],
-    counts: Int[Tensor, "masked"],
-) -> Float[Tensor, "masked"]:
-    """Extra weight k / length: stresses high mask ratios, where only the vector can tell the tokens.
-
-    The factor 2 keeps the size of the loss (the mean of k / length is one half).
-    """
-    return 2 * token_loss / lengths
-
-
-Weighting = Callable[[Tensor, Tensor, Tensor], Tensor]
-WEIGHTINGS: dict[str, Weighting] = {"nelbo": sequence_mean, "low_variance": low_variance}
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -74,17 +47,19 @@ def diffusion_loss(
     table: Float[Tensor, "vocab hidden"],
     x0: Int[Tensor, "batch length"],
     masked: Bool[Tensor, "batch length"],
-    lengths: Int[Tensor, "batch"],
     *,
     mask_token_id: int,
-    weighting: Weighting = sequence_mean,
+    weighting: str = "nelbo",
 ) -> Float[Tensor, ""]:
     """Cross-entropy at the masked positions, weighted per sequence and averaged over the batch, in nats.
 
     hidden: the model's last states at the masked positions, in the row-major order of `masked`; logits are
     hidden @ table.T.
+    weighting: "nelbo", the NELBO per token: every sequence counts by its mean over the k masked tokens; or
+    "low_variance", by k / length times as much: it stresses high mask ratios, where only the vector can tell the
+    tokens. A factor 2 keeps the size of the loss (the mean of k / length is one half).
     """
-    row = masked.nonzero()[:, 0]
-    counts = masked.sum(dim=1)
     token_loss = LinearCrossEntropy.apply(hidden, table, x0[masked], mask_token_id)
-    return weighting(token_loss, lengths[row], counts[row]).sum() / len(x0)
+    counts = masked.sum(dim=1)
+    divisors = counts if weighting == "nelbo" else torch.full_like(counts, x0.shape[1]) / 2
+    return (token_loss / divisors[masked.nonzero()[:, 0]]).sum() / len(x0)

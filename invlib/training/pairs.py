@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from pandas.api.types import union_categoricals
 from tqdm.auto import tqdm
 
+from invlib.checkpoint import write_atomically
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
@@ -27,17 +29,21 @@ class Pairs:
     """
 
     def __init__(self, *folders: str | Path):
-        parts = [_Part(Path(folder)) for folder in folders]
-        self.folders, self.manifests = folders, [part.manifest for part in parts]
-        self.tokens = _joined([part.array("tokens") for part in parts])
-        self.embeddings = _joined([part.array("embeddings") for part in parts])
-        self.lengths = np.concatenate([part.array("lengths") for part in parts])
+        self.manifests = [_read_manifest(Path(folder)) for folder in folders]
+        for folder, told in zip(folders, self.manifests, strict=True):
+            if told["encoded"] < told["rows"]:
+                again = "run the same build again, it goes on where it stopped"
+                raise InputError(f"{folder} holds {told['encoded']} of {told['rows']} embeddings; {again}")
+        tokens, embeddings, lengths, sources = (
+            [np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for folder in folders]
+            for name in ("tokens", "embeddings", "lengths", "sources")
+        )
+        self.tokens, self.embeddings = (own[0] if len(own) == 1 else Rows(own) for own in (tokens, embeddings))
+        self.lengths = np.concatenate(lengths)
         self.lengths.flags.writeable = False
-        names = [name for part in parts for name in part.manifest["sources"]]
-        self.source_names = list(dict.fromkeys(names))
-        place = {name: k for k, name in enumerate(self.source_names)}
-        of_part = [np.array([place[name] for name in part.manifest["sources"]]) for part in parts]
-        self.sources = np.concatenate([own[part.array("sources")] for own, part in zip(of_part, parts, strict=True)])
+        named = zip(sources, self.manifests, strict=True)
+        united = union_categoricals([pd.Categorical.from_codes(own, told["sources"]) for own, told in named])
+        self.sources, self.source_names = united.codes, united.categories.tolist()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -53,9 +59,8 @@ class Pairs:
         """What became of each corpus, one line each."""
         return "\n".join(
             f"{told['rows']:,} of {told['texts']:,} texts are used; left out: {told['too_short']:,} of fewer than "
-            f"{MIN_TOKENS} tokens, {told['too_long']:,} of more than {told['max_seq_len']}, "
-            f"{told['unspelled']:,} mostly of unknown characters; {told['unknown_share']:.1%} of the tokens cannot be "
-            "spelled"
+            f"{MIN_TOKENS} tokens, {told['too_long']:,} of more than {told['max_seq_len']}, {told['unspelled']:,} "
+            f"mostly of unknown characters; {told['unknown_share']:.1%} of the tokens cannot be spelled"
             for told in self.manifests
         )
 
@@ -71,8 +76,10 @@ class Pairs:
         """
         folder, corpus = Path(folder), Path(corpus).expanduser()
         read = read_corpus(corpus)
+        with open(corpus, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         made_from = {
-            "corpus_sha256": _sha256(corpus),
+            "corpus_sha256": digest,
             "encoder": encoder.name,
             "embed_dim": encoder.embed_dim,
             "prompt": encoder.prompt,
@@ -91,14 +98,10 @@ class Pairs:
     @classmethod
     def build_all(cls, folder: Path, name: str, corpora: Sequence[Path], *made_with) -> "Pairs":
         """`build` of every corpus, in the folders name, name-2, … below `folder`; made_with: its last arguments."""
-        folders = [folder / (name if k == 1 else f"{name}-{k}") for k in range(1, len(corpora) + 1)]
+        folders = [folder / (f"{name}-{k}" if k > 1 else name) for k in range(1, len(corpora) + 1)]
         for own, corpus in zip(folders, corpora, strict=True):
             cls.build(own, corpus, *made_with)
         return cls(*folders)
-
-
-def _joined(arrays: Sequence[np.ndarray]) -> "np.ndarray | Rows":
-    return arrays[0] if len(arrays) == 1 else Rows(arrays)
 
 
 class Rows:
@@ -107,33 +110,13 @@ class Rows:
     def __init__(self, parts: Sequence[np.ndarray]):
         self._parts, self._ends = parts, np.cumsum([len(part) for part in parts])
 
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Rows by number [m] → [m, width], in memory."""
-        rows = np.asarray(rows)
-        part = np.searchsorted(self._ends, rows, side="right")
         found = np.empty((len(rows), self._parts[0].shape[1]), self._parts[0].dtype)
-        for k in np.unique(part):
-            own = part == k
-            found[own] = self._parts[k][rows[own] - (self._ends[k] - len(self._parts[k]))]
+        for part, end in zip(self._parts, self._ends, strict=True):
+            own = (end - len(part) <= rows) & (rows < end)
+            found[own] = part[rows[own] - end]
         return found
-
-
-class _Part:
-    """The folder of one corpus: read-only memory maps beside a manifest."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.manifest = folder, _read_manifest(folder)
-        if self.manifest["encoded"] < self.manifest["rows"]:
-            raise InputError(
-                f"{folder} holds {self.manifest['encoded']} of {self.manifest['rows']} embeddings; "
-                "run the same build again, it goes on where it stopped"
-            )
-
-    def array(self, name: str) -> np.ndarray:
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
 
 @dataclass(frozen=True)
@@ -151,10 +134,8 @@ def fitting(texts: Sequence[str], tokenizer: Tokenizer, max_seq_len: int) -> lis
 
 def _unfit(ids: Sequence[int], tokenizer: Tokenizer, max_seq_len: int) -> str | None:
     """Why a text is left out: too_short, too_long or unspelled; None where it is not."""
-    if len(ids) < MIN_TOKENS:
-        return "too_short"
-    if len(ids) > max_seq_len:
-        return "too_long"
+    if not MIN_TOKENS <= len(ids) <= max_seq_len:
+        return "too_short" if len(ids) < MIN_TOKENS else "too_long"
     # Decoded, nothing of it would be left to compare with.
     return "unspelled" if 2 * ids.count(tokenizer.unk_token_id) >= len(ids) else None
 
@@ -181,10 +162,8 @@ def read_corpus(path: str | Path) -> Corpus:
                 corpus.texts.append(text)
                 corpus.sources.append(source)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 ({error.reason}, after line {len(corpus.texts)}); "
-            "convert it first: iconv -f latin1 -t utf-8"
-        ) from error
+        found = f"{path} is not UTF-8 ({error.reason}, after line {len(corpus.texts)})"
+        raise InputError(f"{found}; convert it first: iconv -f latin1 -t utf-8") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} could not be read: {error}") from error
     if not corpus.texts:
@@ -207,45 +186,37 @@ def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:
 
 
 def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from: dict) -> None:
-    max_seq_len, rows, lines = made_from["max_seq_len"], [], []
-    counts = {"too_short": 0, "too_long": 0, "unspelled": 0}
-    seen = unknown = 0
-    for start, batch in _chunks(corpus.texts, "tokenise"):
-        for line, ids in enumerate(tokenizer.encode(batch), start=start):
-            seen, unknown = seen + len(ids), unknown + ids.count(tokenizer.unk_token_id)
-            if reason := _unfit(ids, tokenizer, max_seq_len):
-                counts[reason] += 1
-            else:
-                rows.append(ids)
-                lines.append(line)
-    if not rows:
-        raise InputError(
-            f"none of the {len(corpus.texts)} texts has {MIN_TOKENS} to {max_seq_len} tokens that the encoder can "
-            "spell; give a corpus of sentences in its language"
-        )
-    _refuse_full_disk(folder, len(rows) * (4 * max_seq_len + 2 * made_from["embed_dim"] + 20))
-    tokens = np.zeros((len(rows), max_seq_len), np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
-    for row, ids in enumerate(rows):
-        tokens[row, : len(ids)] = ids
+    top, embed_dim = made_from["max_seq_len"], made_from["embed_dim"]
+    spelled, left_out = [], []
+    for _, texts in _chunks(corpus.texts, "tokenise"):
+        encoded = tokenizer.encode(texts)
+        spelled += [np.array(ids, np.int32) for ids in encoded]
+        left_out += [_unfit(ids, tokenizer, top) for ids in encoded]
+    lines = np.array([line for line, reason in enumerate(left_out) if reason is None], np.int64)
+    if not len(lines):
+        found = f"none of the {len(spelled)} texts has {MIN_TOKENS} to {top} tokens that the encoder can spell"
+        raise InputError(f"{found}; give a corpus of sentences in its language")
+    _refuse_full_disk(folder, len(lines) * (4 * top + 2 * embed_dim + 20))
+    lengths = np.array([len(spelled[line]) for line in lines], np.int32)
+    tokens = np.zeros((len(lines), top), np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
+    tokens[np.arange(top) < lengths[:, None]] = np.concatenate([spelled[line] for line in lines])
     names, sources = np.unique([corpus.sources[line] for line in lines], return_inverse=True)
-    np.save(folder / "tokens.npy", tokens)
-    np.save(folder / "lengths.npy", np.array([len(ids) for ids in rows], np.int32))
-    np.save(folder / "lines.npy", np.array(lines, np.int64))
-    np.save(folder / "sources.npy", sources.astype(np.int32))
-    np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (len(rows), made_from["embed_dim"]))
-    counts["unknown_share"] = unknown / max(1, seen)
-    about = {"texts": len(corpus.texts), "rows": len(rows), **counts, "sources": names.tolist(), "encoded": 0}
-    _write_manifest(folder, {**made_from, **about})
+    arrays = {"tokens": tokens, "lengths": lengths, "lines": lines, "sources": sources.astype(np.int32)}
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)
+    np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (len(lines), embed_dim))
+    about = {"texts": len(spelled), "rows": len(lines)}
+    about |= {reason: left_out.count(reason) for reason in ("too_short", "too_long", "unspelled")}
+    about["unknown_share"] = float((np.concatenate(spelled) == tokenizer.unk_token_id).mean())
+    _write_manifest(folder, {**made_from, **about, "sources": names.tolist(), "encoded": 0})
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
     """Ask before, not after: writing to a memory map on a full disk kills the process without a word."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InputError(
-            f"{folder} needs {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left; "
-            "make room, or choose another data_dir"
-        )
+        found = f"{folder} needs {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left"
+        raise InputError(f"{found}; make room, or choose another data_dir")
 
 
 def _write_embeddings(folder: Path, texts: Sequence[str], encoder: Encoder) -> None:
@@ -261,11 +232,9 @@ def _write_embeddings(folder: Path, texts: Sequence[str], encoder: Encoder) -> N
 
 
 def _chunks(items: Sequence | np.ndarray, what: str) -> Iterator[tuple[int, Sequence | np.ndarray]]:
-    with tqdm(total=len(items), desc=what, unit=" texts", disable=len(items) <= CHUNK) as bar:
-        for start in range(0, len(items), CHUNK):
-            batch = items[start : start + CHUNK]
-            yield start, batch
-            bar.update(len(batch))
+    starts = range(0, len(items), CHUNK)
+    for start in tqdm(starts, desc=what, unit=" texts", unit_scale=CHUNK, disable=len(starts) < 2):
+        yield start, items[start : start + CHUNK]
 
 
 def _read_manifest(folder: Path) -> dict:
@@ -276,21 +245,13 @@ def _read_manifest(folder: Path) -> dict:
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
-    partial = folder / "manifest.json.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "manifest.json")
+    contents = json.dumps(manifest, indent=1) + "\n"
+    write_atomically(folder / "manifest.json", lambda path: path.write_text(contents, encoding="utf-8"))
 
 
 def _refuse_other(folder: Path, made_from: dict) -> None:
     manifest = _read_manifest(folder)
     for key, value in made_from.items():
         if manifest.get(key) != value:
-            raise InputError(
-                f"{folder} was built with {key} = {manifest.get(key)!r}, this run has {value!r}; "
-                "choose another data_dir, or delete the folder"
-            )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            found = f"{folder} was built with {key} = {manifest.get(key)!r}, this run has {value!r}"
+            raise InputError(f"{found}; choose another data_dir, or delete the folder")

@@ -1,11 +1,10 @@
 """Run: a training run in its folder. Best weights, the state to resume from, a CSV log."""
 
-import csv
 import dataclasses
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from invlib import checkpoint
@@ -14,10 +13,8 @@ from invlib.errors import InputError, first_line
 from invlib.tokenizer import Tokenizer
 from invlib.training.trainer import Trainer
 
-LOG_COLUMNS = (
-    *("step", "samples", "seconds", "samples_per_second", "lr"),
-    *("loss", "length_loss", "token_f1", "exact_match", "length_right"),
-)
+LOG_COLUMNS = ["step", "samples", "seconds", "samples_per_second", "lr", "loss", "length_loss"]
+LOG_COLUMNS += ["token_f1", "exact_match", "length_right"]
 
 
 class Run:
@@ -41,7 +38,7 @@ class Run:
             self.trainer.load_state_dict(state["trainer"])
             self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
         if self.is_main:
-            make_folder(self.folder)
+            checkpoint.make_folder(self.folder)
             self.tokenizer.save(self.folder / "tokenizer.json")
             _cut_log(self.folder / "log.csv", self.trainer.step)
 
@@ -71,12 +68,8 @@ class Run:
         """Append one row to `log.csv`; scores are empty in rows without a validation."""
         if self.is_main:
             path = self.folder / "log.csv"
-            is_new = not path.is_file()
-            with open(path, "a", newline="") as file:
-                writer = csv.DictWriter(file, LOG_COLUMNS)
-                if is_new:
-                    writer.writeheader()
-                writer.writerow({key: record.get(key, "") for key in LOG_COLUMNS})
+            row = pd.DataFrame([record], columns=LOG_COLUMNS)
+            row.to_csv(path, mode="a", header=not path.is_file(), index=False)
 
 
 def read_state(path: Path) -> dict:
@@ -99,19 +92,11 @@ def branch(folder: Path, steps: int, config: Config) -> tuple[Path, Config]:
     if state is None or state["trainer"]["step"] >= state["end"]:
         state = read_state(folder / "state.pt")
         state |= {"best": -1.0, "cooldown": steps, "end": state["trainer"]["step"] + steps}
-        make_folder(own.parent)
+        checkpoint.make_folder(own.parent)
         checkpoint.write_atomically(own, lambda path: torch.save(state, path))
     share = state["cooldown"] / state["end"]
     training = dataclasses.replace(config.training, max_steps=state["end"], decay_share=share)
     return own.parent, dataclasses.replace(config, training=training)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a run's folder, or say in one line why it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be a run's folder: {error.strerror}; choose another --out") from None
 
 
 def _comparable(config: Config) -> dict:
@@ -128,30 +113,21 @@ def _comparable(config: Config) -> dict:
 
 def _refuse_other(folder: Path, before: dict, now: dict) -> None:
     """Another configuration or another text is another run; more text behind the text it had is not."""
-    old, new = dict(_flat(before["config"])), dict(_flat(now["config"]))
-    old["validation"], new["validation"] = before["data"]["validation"], now["data"]["validation"]
-    texts = before["data"]["training"]
-    old["training text"], new["training text"] = texts, now["data"]["training"][: len(texts)]
-    changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+    old, new = (_flat(told, len(before["data"]["training"])) for told in (before, now))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if changed:
-        shown = "; ".join(f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted(changed))
+        shown = "; ".join(f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in changed)
         raise InputError(f"{folder} holds a run with other settings ({shown}); choose another --out")
 
 
-def _flat(values: dict, prefix: str = "config.") -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _flat(identity: dict, texts: int) -> dict:
+    config, data = identity["config"], identity["data"]
+    flat = {f"config.{part}.{key}": value for part, values in config.items() for key, value in values.items()}
+    return flat | {"validation": data["validation"], "training text": data["training"][:texts]}
 
 
 def _cut_log(path: Path, step: int) -> None:
     """Drop the rows behind the state that is resumed: those steps will be done again."""
     if path.is_file():
-        with open(path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, LOG_COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows[rows["step"].astype(int) <= step].to_csv(path, index=False)

@@ -20,13 +20,7 @@ NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued 
 FREE_KEYS = ("logit_temperature", "vocab_size", "mask_token_id", "decoder_tokenizer")  # no part of the shape
 
 
-def initial_model(
-    config: Config,
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    pairs: Pairs,
-    kind: type[ConditionalMDLM] = ConditionalMDLM,
-) -> ConditionalMDLM:
+def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
     """A fresh model under the configuration's seed, or the model of the checkpoint that it starts from.
 
     A fresh one's embedding statistics come from the pairs; token table and blocks from the encoder, where the
@@ -34,7 +28,7 @@ def initial_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        model = kind(config.model)
+        model = ConditionalMDLM(config.model)
     if config.training.start_from is not None:
         return _continued(model, config, encoder, tokenizer)
     with torch.no_grad():
@@ -89,11 +83,10 @@ def _carried_rows(
     """The token table for another vocabulary: rows of known pieces from `table`, the others from the encoder's own."""
     if not config.model.tie_embeddings:
         raise InputError("start_from with another vocabulary needs tie_embeddings: true; the output table is its own")
-    rows = _encoder_table(encoder, tokenizer, config).clone()
-    known = theirs.backend.get_vocab()
-    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
-    new, old = zip(*((row, known[piece]) for row, piece in enumerate(pieces) if piece in known), strict=True)
-    rows[list(new)] = table[list(old)].float()
+    rows = _encoder_table(encoder, tokenizer, config)
+    old = theirs.backend.get_vocab()
+    known = {row: old[piece] for piece, row in tokenizer.backend.get_vocab().items() if piece in old}
+    rows[list(known)] = table[list(known.values())].float()
     return rows
 
 
@@ -108,19 +101,19 @@ def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
             f"blocks_from_encoder needs a BERT encoder and post_norm: true; {encoder.name!r} is a "
             f"{type(bert).__name__}, post_norm is {str(model.config.post_norm).lower()}"
         )
-    config, theirs = model.config, bert.config
-    for key, found, expected in (
-        ("hidden_dim", config.hidden_dim, theirs.hidden_size),
-        ("num_heads", config.num_heads, theirs.num_attention_heads),
-        ("ff_dim", config.ff_dim, theirs.intermediate_size),
-        ("num_layers", config.num_layers, theirs.num_hidden_layers),
+    for key, name in (
+        ("hidden_dim", "hidden_size"),
+        ("num_heads", "num_attention_heads"),
+        ("ff_dim", "intermediate_size"),
+        ("num_layers", "num_hidden_layers"),
     ):
+        found, expected = getattr(model.config, key), getattr(bert.config, name)
         if found != expected:
             raise InputError(f"blocks_from_encoder needs {key} {expected}, as {encoder.name!r} has; got {found}")
     words = bert.embeddings
     # Position 0 is [CLS] there, and every token has type 0.
-    places = words.position_embeddings.weight[1 : config.max_seq_len + 1] + words.token_type_embeddings.weight[0]
-    model.pos_embed.weight.copy_(places)
+    places = words.position_embeddings.weight[1 : model.config.max_seq_len + 1]
+    model.pos_embed.weight.copy_(places + words.token_type_embeddings.weight[0])
     model.embed_norm.load_state_dict(words.LayerNorm.state_dict())
     for block, layer in zip(model.blocks, bert.encoder.layer, strict=True):
         attention = layer.attention.self

@@ -14,7 +14,7 @@ from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.training.batches import Batch
 from invlib.training.compute import FlopMeter
-from invlib.training.losses import WEIGHTINGS, diffusion_loss
+from invlib.training.losses import diffusion_loss
 
 LENGTH_WEIGHT = 0.1  # the length head learns quickly; it must not outweigh the text
 
@@ -59,8 +59,7 @@ class Trainer:
         self.flops += self._meter("optimizers", self._step_optimizers)[1]
         self.step += 1
         self._publish()
-        loss, length_loss = self.accelerator.reduce(losses, "sum").tolist()
-        return loss, length_loss
+        return tuple(self.accelerator.reduce(losses, "sum").tolist())
 
     def _step_optimizers(self) -> None:
         for optimizer in self.optimizers:
@@ -82,9 +81,8 @@ class Trainer:
         model = self.worker
         masked = batch.xt == model.config.mask_token_id
         dropped = batch.dropped if model.config.null_embedding else None
-        with torch.random.fork_rng(devices=[], enabled=model.config.dropout > 0):
-            if model.config.dropout > 0:
-                torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        with torch.random.fork_rng(devices=[]):  # dropout depends on the step alone
+            torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             modulation = model.modulation(batch.embedding, dropped, batch.noise_level)
             x = model.hidden_states(batch.xt, modulation)
         return diffusion_loss(
@@ -92,9 +90,8 @@ class Trainer:
             model.output_table,
             batch.x0,
             masked,
-            torch.full((len(batch.x0),), batch.x0.shape[1], device=batch.x0.device),
             mask_token_id=model.config.mask_token_id,
-            weighting=WEIGHTINGS[self.config.weighting],
+            weighting=self.config.weighting,
         )
 
     def _length_loss(self, batch: Batch) -> Tensor:
@@ -162,14 +159,8 @@ def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.op
     optimizers = [torch.optim.AdamW(groups, lr=adam_lr, betas=(0.9, 0.98), fused=True)]
     if by_muon:
         # Update size matched to AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
-        optimizers.append(
-            torch.optim.Muon(
-                by_muon,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        shared = {"lr": config.lr, "weight_decay": config.weight_decay}
+        optimizers.append(torch.optim.Muon(by_muon, **shared, adjust_lr_fn="match_rms_adamw"))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -177,10 +168,5 @@ def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.op
 
 
 def _hidden_matrices(model: ConditionalMDLM) -> list[nn.Parameter]:
-    return [
-        weight
-        for block in model.blocks
-        for module in (block.attn, block.ff)
-        for weight in module.parameters()
-        if weight.ndim == 2 and weight.requires_grad
-    ]
+    parts = [part for block in model.blocks for part in (block.attn, block.ff)]
+    return [weight for part in parts for weight in part.parameters() if weight.ndim == 2 and weight.requires_grad]

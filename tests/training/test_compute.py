@@ -29,12 +29,8 @@ def test_a_kind_of_step_is_counted_once_and_done_every_time():
     assert meter("other", lambda: torch.ones(4, 4) @ torch.ones(4, 4))[1] == 128
 
 
-def test_the_peak_is_that_of_the_best_product(monkeypatch):
+def test_the_peak_is_that_of_the_best_product_by_the_clock_that_is_given():
     clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 21.0, 30.0, 34.0])
-    monkeypatch.setattr("invlib.training.compute.time.perf_counter", lambda: next(clock))
-    assert matmul_peak(size=100, repeats=3) == 2e6, "the product that warms up does not count; the best took 1 s"
-
-
-def test_the_peak_is_measured_by_the_clock_that_is_given():
-    clock = iter([0.0, 9.0, 10.0, 14.0])
-    assert matmul_peak(size=100, repeats=1, clock=lambda: next(clock)) == 5e5
+    peak = matmul_peak(size=100, repeats=3, clock=lambda: next(clock))
+    assert peak == 2e6, "the product that warms up does not count; the best took 1 s"
+    assert matmul_peak(size=100, repeats=1) > 0
