@@ -86,7 +86,7 @@ class TrainingConfig:
     optimizer: str = "adamw"  # or "muon": Muon on the hidden matrices, AdamW on the rest
     tokens_from_encoder: bool = False  # start the token table from the encoder's own (same width)
     blocks_from_encoder: bool = False  # start positions, norms and blocks from a BERT encoder's own (post_norm)
-    weighting: str = "nelbo"  # or "low_variance"; see masking.diffusion_loss
+    weighting: str = "nelbo"  # or "low_variance"; see losses.diffusion_loss
     condition_dropout: float = 0.0  # share of sequences whose vector is replaced by the null embedding
     noise_share: float = 0.0  # share of sequences whose vector gets Gaussian noise, and the model is told how much
     max_noise: float = 1.5  # noise levels are drawn uniformly up to this; see ConditionalMDLM.condition

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 from accelerate import Accelerator
 
@@ -23,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     chosen = _parser().parse_args(arguments)
     state = Accelerator()
-    audit = _open(chosen, state)
-    _check_records(audit, chosen.records)
+    audit, records = _open(chosen, state), chosen.records and leaks.read_records(chosen.records)
+    if records is not None and audit.source.count not in (None, len(records)):
+        found = f"{len(records)} records, {audit.source.name} {audit.source.count} vectors"
+        raise InputError(f"{chosen.records} holds {found}")
     origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
     if state.is_main_process:
         print(origin, flush=True)
@@ -33,11 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on from {chosen.out}") from None
-    share = f"process {state.process_index + 1} of {state.num_processes}"
-    print(f"{done}, {share}; parts are in {chosen.out}", flush=True)
+    print(f"{done}, process {state.process_index + 1} of {state.num_processes}; parts are in {chosen.out}", flush=True)
     state.wait_for_everyone()
     if state.is_main_process:
-        _report(audit, chosen.records)
+        _report(audit, records)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,24 +59,18 @@ def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
     # In bf16 too: a confidence is read to two digits.
     inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
     options = {"chunk": chosen.chunk, "num_steps": chosen.steps, "verify": not chosen.no_confidence}
-    share = {"process": state.process_index, "processes": state.num_processes}
-    return Audit(open_source(chosen.source, chosen.collection), inverter, chosen.out, **options, **share)
+    options |= {"process": state.process_index, "processes": state.num_processes}
+    return Audit(open_source(chosen.source, chosen.collection), inverter, chosen.out, **options)
 
 
-def _check_records(audit: Audit, records: Path | None) -> None:
-    """Before the work and not behind it: is there one record for every vector?"""
-    if records is not None and audit.source.count not in (None, found := len(leaks.read_records(records))):
-        raise InputError(f"{records} holds {found} records, {audit.source.name} {audit.source.count} vectors")
-
-
-def _report(audit: Audit, records: Path | None) -> None:
+def _report(audit: Audit, records: Sequence[leaks.Record] | None) -> None:
     summary = summarise(audit.parts())
-    with pd.option_context("display.max_colwidth", 100, "display.width", 160):
-        print(summary.examples.round(2).to_string(index=False))
-        print(pattern_shares(summary).round(3).to_string(index=False))
-        if records is not None:
-            texts = audit.table()["text"].fillna("").tolist()
-            print(leaks.leaked(leaks.read_records(records), texts).round(3).to_string(index=False))
+    tables = [summary.examples.round(2), pattern_shares(summary).round(3)]
+    if records is not None:
+        texts = audit.table()["text"].fillna("").tolist()
+        tables.append(leaks.leaked(records, texts).round(3))
+    for table in tables:
+        print(table.to_string(index=False))
     if summary.broken:
         print(f"{summary.broken} of {summary.vectors} rows could not be inverted")
     print(verdict(summary, audit.origin))

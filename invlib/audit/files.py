@@ -12,101 +12,73 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from invlib.audit.source import Source, check_array, is_number
-from invlib.errors import InputError, first_line
+from invlib.audit.source import Source, is_number
+from invlib.errors import InputError
 
 VECTOR_NAMES = ("embedding", "embeddings", "vector", "vectors", "values")
+LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 
 
 class NpyFile(Source):
     """One array [n, d]; a memory map, so a chunk costs what it holds."""
 
-    def __init__(self, path: Path):
-        self.name = str(path)
-        try:
-            self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise _unreadable(path, error) from None
-        check_array(self._array.shape, self._array.dtype, self.name)
-        self.count = len(self._array)
+    def look(self) -> None:
+        self._array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        self.count = _counted(self._array.shape, self._array.dtype, self.name)
 
-    def read(self, page: range, start: int) -> tuple[None, np.ndarray]:
+    def read(self, page: range) -> tuple[None, np.ndarray]:
         return None, np.array(self._array[page.start : page.stop])
 
 
 class NpzFile(Source):
     """The one array [n, d] of an archive, or the one called embeddings or vectors; read as a stream, packed or not."""
 
-    def __init__(self, path: Path):
-        self.name, self._path = str(path), path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-                self._member = _one_of(members, f"{path}, its arrays") + ".npy"
-                with archive.open(self._member) as file:
-                    shape, dtype = self._header(file)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise _unreadable(path, error) from None
-        check_array(shape, dtype, f"{path}, array {self._member}")
-        self.count = shape[0]
+    def look(self) -> None:
+        with zipfile.ZipFile(self.path) as archive:
+            members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            self._member = _one_of(members, f"{self.path}, its arrays") + ".npy"
+            with archive.open(self._member) as file:
+                self.count = _counted(*self._header(file), f"{self.path}, array {self._member}")
 
     def pages(self, size: int) -> Iterator[np.ndarray]:
-        with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as file:
+        with zipfile.ZipFile(self.path) as archive, archive.open(self._member) as file:
             (self.count, dim), dtype = self._header(file)
             for rows in super().pages(size):
-                raw = file.read(len(rows) * dim * dtype.itemsize)
-                if len(raw) < len(rows) * dim * dtype.itemsize:
-                    raise InputError(f"{self.name} ends in row {rows[0]}; it is truncated: fetch it again")
-                yield np.frombuffer(raw, dtype).reshape(len(rows), dim)
-
-    def read(self, page: np.ndarray, start: int) -> tuple[None, np.ndarray]:
-        return None, page
+                yield np.frombuffer(file.read(len(rows) * dim * dtype.itemsize), dtype).reshape(len(rows), dim)
 
     def _header(self, file: Any) -> tuple[tuple[int, ...], np.dtype]:
-        is_first = np.lib.format.read_magic(file) == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-        shape, by_column, dtype = read(file)
-        if by_column or dtype.hasobject:
-            raise InputError(f"{self.name}: save it again with numpy.savez, in row order and as numbers")
+        np.lib.format.read_magic(file)
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        if by_column:
+            raise InputError(f"{self.name}: save it again with numpy.savez, in row order")
         return shape, dtype
 
 
 class ParquetFile(Source):
-    """A column of lists called embedding, vector, … (or the only one of lists), else all columns of numbers.
+    """A column of lists called embedding, vector, … (or the only one), else all columns of numbers; `id` names rows."""
 
-    A column `id` names the rows.
-    """
-
-    def __init__(self, path: Path):
-        self.name, self._path = str(path), path
-        try:
-            with pq.ParquetFile(path) as file:
-                schema, self.count = file.schema_arrow, file.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from None
-        self._columns = vector_columns(schema, self.name)
+    def look(self) -> None:
+        with pq.ParquetFile(self.path) as file:
+            self.count, self._columns = file.metadata.num_rows, vector_columns(file.schema_arrow, self.name)
 
     def pages(self, size: int) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self._path) as file:  # batches are of `size` but the last, across row groups too
+        with pq.ParquetFile(self.path) as file:  # batches are of `size` but the last, across row groups too
             yield from file.iter_batches(batch_size=size, columns=self._columns)
 
-    def read(self, page: pa.RecordBatch, start: int) -> tuple[list | None, np.ndarray]:
+    def read(self, page: pa.RecordBatch) -> tuple[list | None, np.ndarray]:
         return arrow_rows(page)
 
 
 class JsonlFile(Source):
     """One vector a line: a list, or an object with `embedding` (or vector, values, …) and perhaps `id`."""
 
-    def __init__(self, path: Path):
-        self.name, self._path = str(path), path
+    def pages(self, size: int) -> Iterator[list[tuple[int, str]]]:
+        return _pages(enumerate(filter(str.strip, _lines(self.path))), size)
 
-    def pages(self, size: int) -> Iterator[list[str]]:
-        return _pages((line for line in _lines(self._path) if line.strip()), size)
+    def read(self, page: list[tuple[int, str]]) -> tuple[tuple, tuple]:
+        return tuple(zip(*(self._entry(*numbered) for numbered in page), strict=True))
 
-    def read(self, page: list[str], start: int) -> tuple[tuple, tuple]:
-        return tuple(zip(*(self._entry(line, row) for row, line in enumerate(page, start)), strict=True))
-
-    def _entry(self, line: str, row: int) -> tuple[Any, list | None]:
+    def _entry(self, row: int, line: str) -> tuple[Any, list | None]:
         try:
             found = json.loads(line)
         except ValueError:
@@ -114,8 +86,7 @@ class JsonlFile(Source):
         named = found if isinstance(found, dict) else {"vector": found}
         vector = next((named[name] for name in VECTOR_NAMES if name in named), "nothing")
         if not isinstance(vector, list | None):
-            wanted = f"expected one, or an object with it under {', '.join(VECTOR_NAMES)}"
-            raise InputError(f"{self.name} row {row} has no list of numbers; {wanted}")
+            raise InputError(f"{self.name} row {row} has no list of numbers, nor one under {', '.join(VECTOR_NAMES)}")
         return named.get("id"), vector
 
 
@@ -125,9 +96,8 @@ class CsvFile(Source):
     The header may be that of pandas: the columns' numbers, and nothing above the rows' names.
     """
 
-    def __init__(self, path: Path):
-        self.name, self._path = str(path), path
-        first = next(csv.reader(_lines(path)), [])
+    def look(self) -> None:
+        first = next(csv.reader(_lines(self.path)), [])
         names = ["id", *first[1:]] if first and not first[0].strip() else first
         columns = [name for name in names if name != "id"]
         is_counted = len(columns) > 1 and columns == [str(number) for number in range(len(columns))]
@@ -135,12 +105,10 @@ class CsvFile(Source):
         self._id = names.index("id") if self._header and "id" in names else None
 
     def pages(self, size: int) -> Iterator[list[list[str]]]:
-        lines = islice(csv.reader(_lines(self._path)), self._header, None)
-        return _pages(filter(None, lines), size)
+        return _pages(filter(None, islice(csv.reader(_lines(self.path)), self._header, None)), size)
 
-    def read(self, page: list[list[str]], start: int) -> tuple[list | None, list[list[str | None]]]:
-        has_id = self._id is not None
-        ids = [cells.pop(self._id) if self._id < len(cells) else None for cells in page] if has_id else None
+    def read(self, page: list[list[str]]) -> tuple[list | None, list[list[str | None]]]:
+        ids = None if self._id is None else [cells.pop(self._id) if self._id < len(cells) else None for cells in page]
         return ids, [[cell if cell.strip() else None for cell in cells] for cells in page]
 
 
@@ -149,12 +117,10 @@ FILES = {".npy": NpyFile, ".npz": NpzFile, ".parquet": ParquetFile, ".jsonl": Js
 
 def vector_columns(schema: pa.Schema, where: str) -> list[str]:
     """What to ask an Arrow table for: its vectors, a column of lists or all columns of numbers, and `id`."""
-    kinds = {field.name: field.type for field in schema if field.name != "id"}
-    vectors = [name for name, kind in kinds.items() if _is_list(kind)]
-    if vectors:
-        vectors = [_one_of(vectors, f"{where}, its columns of lists")]
-    else:
-        vectors = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    fields = [field for field in schema if field.name != "id"]
+    lists = [field.name for field in fields if isinstance(field.type, LISTS)]
+    numbers = [field.name for field in fields if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)]
+    vectors = [_one_of(lists, f"{where}, its columns of lists")] if lists else numbers
     if not vectors:
         raise InputError(f"{where} has no column of numbers or lists of numbers; it has {', '.join(schema.names)}")
     return [name for name in schema.names if name in {"id", *vectors}]
@@ -164,13 +130,9 @@ def arrow_rows(table: pa.RecordBatch | pa.Table) -> tuple[list | None, np.ndarra
     """Ids and rows of what was asked for by `vector_columns`."""
     ids = table.column("id").to_pylist() if "id" in table.schema.names else None
     vectors = table.select([name for name in table.schema.names if name != "id"])
-    if _is_list(vectors.schema.types[0]):
+    if isinstance(vectors.schema.types[0], LISTS):
         return ids, vectors.column(0).to_numpy(zero_copy_only=False)
     return ids, vectors.to_pandas().to_numpy()
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
 
 
 def _pages(rows: Iterable, size: int) -> Iterator[list]:
@@ -187,13 +149,15 @@ def _lines(path: Path) -> Iterator[str]:
             raise InputError(f"{path} is not UTF-8 text; save it again as UTF-8") from None
 
 
+def _counted(shape: tuple[int, ...], dtype: np.dtype, where: str) -> int:
+    if len(shape) != 2 or dtype.kind not in "fiu":
+        found = f"{where} holds {dtype} of shape {list(shape)}"
+        raise InputError(f"{found}; expected numbers of shape [vectors, dimensions]")
+    return shape[0]
+
+
 def _one_of(names: list[str], where: str) -> str:
     known = [name for name in names if name in VECTOR_NAMES]
     if len(names) == 1 or len(known) == 1:
         return (known or names)[0]
     raise InputError(f"{where}: {', '.join(names) or 'none'}; expected one, or one called {' or '.join(VECTOR_NAMES)}")
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    said = first_line(error).partition(". If you trust")[0]  # numpy's advice is to run the file's code
-    return InputError(f"{path} cannot be read as {path.suffix}: {said}")

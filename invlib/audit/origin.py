@@ -4,7 +4,7 @@ Three looks at a sample, each at what training saw of the encoder: the length of
 (coordinates that the encoder never uses, and the mean), and whether a recovered text leads back to its vector.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,10 +22,7 @@ KNOWN = {384: "minilm (all-MiniLM-L6-v2), bundled", 1024: "Qwen/Qwen3-Embedding-
 
 @dataclass(frozen=True)
 class Origin:
-    """What a sample says about where the vectors come from. Empty `doubts`: nothing speaks against the encoder.
-
-    Vectors that were changed a little, as by noise, still come from it and can still be read: `changed`, not doubted.
-    """
+    """What a sample says about where the vectors come from."""
 
     encoder: str
     n: int
@@ -34,7 +31,18 @@ class Origin:
     likeness: float  # correlation of the sample's mean vector to the training's; NaN for a model without statistics
     loop: float  # median cosine of the re-encoded recovered texts to their vectors
     control: float  # the same, to the vector of another row: what strangers have
-    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the encoder. A small change alone does not, as by noise: such vectors can be read."""
+        doubts = []
+        if self.likeness < LIKENESS_LIMIT and self.n >= SAMPLE // 2:
+            doubts.append("their mean is not like its mean")
+        if self.loop < LOOP_LIMIT:
+            doubts.append("the texts recovered from them lead elsewhere when they are encoded again")
+        if doubts and self.changed:
+            doubts.insert(0, "coordinates that it never uses hold numbers, as after a rotation, a projection or noise")
+        return doubts
 
     @property
     def plausible(self) -> bool:
@@ -47,11 +55,11 @@ class Origin:
 
     def __str__(self) -> str:
         said = f"These vectors can come from {self.encoder}"
-        if self.plausible and self.changed:
+        if not self.plausible:
+            said = f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}"
+        elif self.changed:
             said += ", changed afterwards, as by noise: coordinates that it never uses hold numbers"
             said += ", and the recovered texts lead back all the same"
-        elif not self.plausible:
-            said = f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}"
         return (
             f"{said}. {self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
             f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of "
@@ -61,33 +69,22 @@ class Origin:
 
 def check_dimension(dim: int, expected: int) -> None:
     """Raise `InputError` for vectors of a dimension that this checkpoint does not invert; names what exists."""
-    if dim == expected:
-        return
-    others = "; ".join(f"{size}: {name}" for size, name in sorted(KNOWN.items()))
-    hint = "no encoder here makes such vectors"
-    if dim in KNOWN:
-        hint = f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
-    raise InputError(f"the vectors have {dim} dimensions, this checkpoint inverts {expected}; {hint}. Known: {others}")
+    if dim != expected:
+        hint, known = "no encoder here makes such vectors", "; ".join(f"{size}: {name}" for size, name in KNOWN.items())
+        if dim in KNOWN:
+            hint = f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
+        found = f"the vectors have {dim} dimensions, this checkpoint inverts {expected}"
+        raise InputError(f"{found}; {hint}. Known: {known}")
 
 
 def check_origin(inverter: Inverter, vectors: np.ndarray, *, num_steps: int = 4) -> Origin:
-    """Look at a sample of finite, non-zero vectors [n, d]; at most 64 of them are inverted and re-encoded.
-
-    Raises `InputError` for another dimension, or for fewer than two vectors.
-    """
+    """Look at 64 at most of the finite, non-zero vectors [n, d]. Raises `InputError` for another dimension."""
     check_dimension(vectors.shape[1], inverter.config.embedding_cond_dim)
-    if len(vectors) < 2:
-        raise InputError(f"the origin of {len(vectors)} vectors cannot be judged; give at least 2")
     vectors = vectors[np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int)]
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = vectors / lengths
-    unused, likeness = _against_training(inverter, rows)
-    loop, control = _round_trip(inverter, rows, num_steps)
-    unit_share = float((np.abs(lengths - 1) < 0.01).mean())
-    return Origin(
-        inverter.config.encoder_model, len(rows), unit_share, unused, likeness, loop, control,
-        doubts=_doubts(unused, likeness, loop, len(rows)),
-    )  # fmt: skip
+    rows, unit_share = vectors / lengths, float((np.abs(lengths - 1) < 0.01).mean())
+    seen = *_against_training(inverter, rows), *_round_trip(inverter, rows, num_steps)
+    return Origin(inverter.config.encoder_model, len(rows), unit_share, *seen)
 
 
 def _against_training(inverter: Inverter, rows: np.ndarray) -> tuple[float, float]:
@@ -106,16 +103,4 @@ def _round_trip(inverter: Inverter, rows: np.ndarray, num_steps: int) -> tuple[f
     again, rows = again[again.any(axis=1)], rows[again.any(axis=1)]
     if len(again) < 2:
         return 0.0, 0.0
-    own, other = (float(np.median(cosine(again, np.roll(rows, shift, axis=0)))) for shift in (0, 1))
-    return own, other
-
-
-def _doubts(unused: float, likeness: float, loop: float, n: int) -> list[str]:
-    doubts = []
-    if likeness < LIKENESS_LIMIT and n >= SAMPLE // 2:
-        doubts.append("their mean is not like its mean")
-    if loop < LOOP_LIMIT:
-        doubts.append("the texts recovered from them lead elsewhere when they are encoded again")
-    if doubts and unused > UNUSED_LIMIT:  # alone it says that they were changed; NaN says nothing
-        doubts.insert(0, "coordinates that it never uses hold numbers, as after a rotation, a projection or noise")
-    return doubts
+    return tuple(float(np.median(cosine(again, np.roll(rows, shift, axis=0)))) for shift in (0, 1))

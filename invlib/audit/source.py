@@ -4,14 +4,15 @@ A source is read once from front to back; chunks that are not wanted (done befor
 without being parsed. Nothing but ids and vectors is read.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from invlib.errors import InputError
+from invlib.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -28,30 +29,30 @@ class Chunk:
         return np.isfinite(self.vectors).all(axis=1) & self.vectors.any(axis=1)
 
 
-class Source(ABC):
-    """Stored vectors. A kind of store is a subclass that opens one and can `read` some of its rows.
+class Source:
+    """Stored vectors. A kind of store is a subclass that can `look` into one and `read` a page of its rows.
 
-    Where they only come from front to back, it also cuts them into `pages`.
-
-    name: where they are. count: how many there are, None where only reading it all tells. state: of a file, its size
-    and when it was written, by which a changed one is told.
+    Where rows only come from front to back, it also cuts them into `pages`.
     """
 
-    name: str
-    count: int | None = None
-    state: str = ""
+    count: int | None = None  # None where only reading it all tells
+    state: str = ""  # of a file, its size and when it was written, by which a changed one is told
+
+    def __init__(self, path: Path, collection: str | None = None):
+        self.path, self.collection, self.name = path, collection, str(path)
+        with _told(f"{path} cannot be read as {path.suffix}" if path.is_file() else f"{path} cannot be read"):
+            self.look()
+
+    def look(self) -> None:
+        """Open the store once, for its `count` where it tells, and for what its rows are read with."""
 
     def pages(self, size: int) -> Iterator[Any]:
         """What `read` takes for every `size` rows (the last page may be shorter), in order: the numbers of the rows."""
-        rows = range(self.count)
-        return (rows[start : start + size] for start in rows[::size])
+        return (range(self.count)[start : start + size] for start in range(0, self.count, size))
 
-    @abstractmethod
-    def read(self, page: Any, start: int) -> tuple[Iterable | None, Iterable]:
-        """Ids (None: the store has none) and rows of numbers of a page; `start` is the number of its first row.
-
-        A row of None holds no vector. Numbers and lengths are checked in `chunks`.
-        """
+    def read(self, page: Any) -> tuple[Iterable | None, Iterable]:
+        """Ids (None: the store has none) and rows of numbers of a page; a row or a number may be None: absent."""
+        return None, page
 
     def chunks(self, size: int, wanted: Callable[[int], bool] = lambda number: True) -> Iterator[Chunk]:
         """The wanted chunks of `size` rows each (the last may be shorter), in order.
@@ -60,25 +61,31 @@ class Source(ABC):
         """
         dim = None
         for number, page in enumerate(self.pages(size)):
-            if not wanted(number):
-                continue
-            start = number * size
-            ids, rows = self.read(page, start)
-            rows = list(rows)
-            if dim is None:
-                dim = next((len(values) for values in rows if values is not None), None)
-            with np.errstate(over="ignore"):  # what fp32 cannot hold is told as infinite, with its row
+            if wanted(number):
+                with _told(f"{self.name} cannot be read"):
+                    ids, rows = self.read(page)
+                rows, start = list(rows), number * size
+                dim = next((len(values) for values in rows if values is not None), None) if dim is None else dim
+                names = enumerate([None] * len(rows) if ids is None else ids, start)
                 vectors = _stacked(rows, 1 if dim is None else dim, self.name, start)
-            names = enumerate([None] * len(rows) if ids is None else ids, start)
-            yield Chunk(number, start, [str(row if name is None else name) for row, name in names], vectors)
+                yield Chunk(number, start, [str(row if name is None else name) for row, name in names], vectors)
 
 
-def check_array(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
-    """Raise `InputError` for an array that is no table of real numbers."""
-    if len(shape) != 2 or dtype.kind not in "fiu":
-        raise InputError(
-            f"{where} holds {dtype} of shape {list(shape)}; expected numbers of shape [vectors, dimensions]"
-        )
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever a library raises, in one line; databases in Rust raise classes of their own, and bare ones."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"reading this store needs {error.name}; run: pip install {error.name}") from None
+    except Exception as error:
+        said = first_line(error).partition(". If you trust")[0]  # numpy's advice is to run the file's code
+        hint = "is it damaged, or of another version?"
+        if "locked" in said:
+            hint = "another program holds it: close that first"
+        raise InputError(f"{what} ({said}); {hint}") from None
 
 
 def is_number(value: Any) -> bool:
@@ -90,18 +97,17 @@ def is_number(value: Any) -> bool:
     return True
 
 
+@np.errstate(over="ignore")  # what fp32 cannot hold is told as infinite, with its row
 def _stacked(rows: list, dim: int, where: str, start: int) -> np.ndarray:
     """Rows of numbers as float32 [n, dim]; a row or a number that is absent is NaN."""
     vectors = np.full((len(rows), dim), np.nan, np.float32)
     for row, values in enumerate(rows):
-        if values is None:
-            continue
-        told = f"{where} row {start + row}"
-        if len(values) != dim:
-            raise InputError(f"{told} has {len(values)} numbers, those before it {dim}; every row needs as many")
+        place = f"{where} row {start + row}"
+        if values is not None and len(values) != dim:
+            raise InputError(f"{place} has {len(values)} numbers, those before it {dim}; every row needs as many")
         try:
-            vectors[row] = values
+            vectors[row] = np.nan if values is None else values
         except (TypeError, ValueError):
             wrong = next(value for value in values if value is not None and not is_number(value))
-            raise InputError(f"{told} holds {str(wrong)[:40]!r} in place of a number") from None
+            raise InputError(f"{place} holds {str(wrong)[:40]!r} in place of a number") from None
     return vectors

@@ -39,8 +39,7 @@ class Summary:
 def patterns(texts: Iterable[str]) -> dict[str, int]:
     """How many texts hold something that looks like an e-mail address, a phone number, a date, a number.
 
-    What stands there is the model's guess: count these, do not quote them. Names cannot be told from other words in
-    lower-cased text; a scorecard for them needs the true records (`leaks.leaked`).
+    What stands there is the model's guess: count it, do not quote it. Names need the true records (`leaks.leaked`).
     """
     found = Counter(kind for text in texts for kind, pattern in PATTERNS.items() if pattern.search(text))
     return {kind: found[kind] for kind in PATTERNS}
@@ -48,17 +47,17 @@ def patterns(texts: Iterable[str]) -> dict[str, int]:
 
 def summarise(parts: Iterable[pa.Table]) -> Summary:
     """Go through the parts one by one; only confidences and a few examples are kept."""
-    vectors = broken = 0
-    confidences, found, best = [], Counter(), []
+    vectors, confidences, found, best = 0, [], Counter(), []
     for part in parts:
         table = part.to_pandas()
         good = table[table["problem"].isna()]
-        vectors, broken = vectors + len(table), broken + len(table) - len(good)
+        vectors += len(table)
         confidences.append(good["confidence"].to_numpy())
         found.update(patterns(good["text"]))
         best.append(good.nlargest(EXAMPLES, "confidence"))
-    examples = pd.concat(best).nlargest(EXAMPLES, "confidence")[["id", "text", "confidence"]]
-    return Summary(vectors, broken, np.concatenate(confidences), dict(found), examples.reset_index(drop=True))
+    known = np.concatenate(confidences)
+    examples = pd.concat(best, ignore_index=True).nlargest(EXAMPLES, "confidence")[["id", "text", "confidence"]]
+    return Summary(vectors, vectors - len(known), known, dict(found), examples.reset_index(drop=True))
 
 
 def pattern_shares(summary: Summary) -> pd.DataFrame:
@@ -81,16 +80,13 @@ def verdict(summary: Summary, origin: Origin) -> str:
             "nothing here is no proof that nobody can: an attacker who knows a defence adapts to it (notebook 07)."
         )
     known = summary.confidences[np.isfinite(summary.confidences)]
-    said = [f"{origin}"]
-    if len(known):
-        close, near = ((known >= limit).mean() for limit in (CLOSE, NEAR))
-        said.append(
-            f"Of {len(known)} recovered texts, encoded again, {close:.0%} come within a cosine of {CLOSE} of their "
-            f"vector and {near:.0%} within {NEAR}, without one question to the encoder that made it."
-        )
-        said.append(
-            "Handle this store like the texts themselves: access, retention and deletion."
-            if near >= 0.1
-            else "Few texts come back, from the vectors alone; an attacker who may also ask the encoder gets further."
-        )
-    return " ".join(said)
+    if not len(known):
+        return str(origin)
+    close, near = ((known >= limit).mean() for limit in (CLOSE, NEAR))
+    advice = "Few texts come back, from the vectors alone; an attacker who may also ask the encoder gets further."
+    if near >= 0.1:
+        advice = "Handle this store like the texts themselves: access, retention and deletion."
+    return (
+        f"{origin} Of {len(known)} recovered texts, encoded again, {close:.0%} come within a cosine of {CLOSE} of "
+        f"their vector and {near:.0%} within {NEAR}, without one question to the encoder that made it. {advice}"
+    )

@@ -115,16 +115,13 @@ def make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path)
 
 
 def _check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
-    if tokenizer.vocab_size > config.model.vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size} pieces, vocab_size is {config.model.vocab_size}; "
-            f"set vocab_size to {tokenizer.vocab_size}"
-        )
-    if tokenizer.mask_token_id not in (None, config.model.mask_token_id):
-        raise InputError(
-            f"[MASK] is piece {tokenizer.mask_token_id} of the tokenizer, mask_token_id is "
-            f"{config.model.mask_token_id}; set mask_token_id to {tokenizer.mask_token_id}"
-        )
+    found, wanted = tokenizer.vocab_size, config.model.vocab_size
+    if found > wanted:
+        raise InputError(f"the tokenizer has {found} pieces, vocab_size is {wanted}; set vocab_size to {found}")
+    found, wanted = tokenizer.mask_token_id, config.model.mask_token_id
+    if found not in (None, wanted):
+        told = f"[MASK] is piece {found} of the tokenizer, mask_token_id is {wanted}"
+        raise InputError(f"{told}; set mask_token_id to {found}")
 
 
 def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Path, accelerator: Accelerator) -> None:
