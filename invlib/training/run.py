@@ -121,9 +121,11 @@ def _refuse_other(folder: Path, before: dict, now: dict) -> None:
 
 
 def _flat(identity: dict, texts: int) -> dict:
-    config, data = identity["config"], identity["data"]
-    flat = {f"config.{part}.{key}": value for part, values in config.items() for key, value in values.items()}
-    return flat | {"validation": data["validation"], "training text": data["training"][:texts]}
+    """What two legs have to agree on, by name; of the training's texts the first ones. An empty mix is none."""
+    flat = {"validation": identity["data"]["validation"], "training text": identity["data"]["training"][:texts]}
+    for part, values in identity["config"].items():
+        flat |= {f"config.{part}.{key}": value for key, value in values.items() if value != {}}
+    return flat
 
 
 def _cut_log(path: Path, step: int) -> None:

@@ -61,10 +61,8 @@ def _continued(model: ConditionalMDLM, config: Config, encoder: Encoder, tokeniz
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
         if name not in FREE_KEYS and old != new and (name, old) not in NEW_PARTS:
-            raise InputError(
-                f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}; "
-                "only a model of the same shape can be continued"
-            )
+            found = f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}"
+            raise InputError(f"{found}; only a model of the same shape can be continued")
     weights = before.state_dict()
     if config.model.standardize:
         weights["embedding_std"] = without_dead(weights["embedding_std"].float())
@@ -133,9 +131,7 @@ def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
 def _encoder_table(encoder: Encoder, tokenizer: Tokenizer, config: Config) -> Tensor:
     table = encoder.model[0].auto_model.get_input_embeddings().weight.detach().float()
     if table.shape[1] != config.model.hidden_dim:
-        raise InputError(
-            f"tokens_from_encoder needs hidden_dim {table.shape[1]}, the width of the encoder's own table; "
-            f"the configuration has {config.model.hidden_dim}"
-        )
+        wanted = f"hidden_dim {table.shape[1]}, the width of the encoder's own table"
+        raise InputError(f"tokens_from_encoder needs {wanted}; the configuration has {config.model.hidden_dim}")
     pieces = tokenizer.pieces(range(tokenizer.vocab_size))
     return table[encoder.tokenizer.convert_tokens_to_ids(pieces)]
