@@ -1,6 +1,6 @@
 """Inverter: from vectors back to sentences. Joins model, tokenizer, sampler and (where asked) the encoder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -170,7 +170,7 @@ class Inverter:
         decoding, drafting = options_of((Decoding, Drafting), options)
         drafting.check(decoding)
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
-        noise = self._noise_levels(noise_level, len(vectors))
+        noise = _noise_levels(noise_level, len(vectors))
         drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, decoding, drafting)
         result = _likeliest(drafts, drafting, decoding)
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
@@ -252,51 +252,35 @@ class Inverter:
 
         Without a length head all positions are decoded: the last column has probability 1.
         """
-        vectors = check_vectors(vectors, self.config.embedding_cond_dim)
+        embedding, level = self._heard(vectors, noise_level)
         if not self.config.length_head:
-            certain = torch.zeros(len(vectors), self.config.max_seq_len)
+            certain = torch.zeros(len(embedding), self.config.max_seq_len)
             certain[:, -1] = 1
             return certain.log().numpy()
-        noise = self._noise_levels(noise_level, len(vectors))
-        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
-        logits = self.model.length_logits(torch.from_numpy(vectors).to(self.model.device), level)
-        return logits.float().log_softmax(dim=1).cpu().numpy()
+        return self.model.length_logits(embedding, level).float().log_softmax(dim=1).cpu().numpy()
 
     @torch.inference_mode()
     def predict_lengths(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
         """Number of tokens that the model expects of each vector, [n]: `median_length`; without a head all it has."""
-        vectors = check_vectors(vectors, self.config.embedding_cond_dim)
+        embedding, level = self._heard(vectors, noise_level)
         if not self.config.length_head:
-            return np.full(len(vectors), self.config.max_seq_len)
-        noise = self._noise_levels(noise_level, len(vectors))
-        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
-        return self.model.predicted_lengths(torch.from_numpy(vectors).to(self.model.device), level).cpu().numpy()
+            return np.full(len(embedding), self.config.max_seq_len)
+        return self.model.predicted_lengths(embedding, level).cpu().numpy()
 
-    def _noise_levels(self, noise_level: Any, count: int) -> np.ndarray | None:
-        """One level per vector [count]; None where all vectors are clean, which every checkpoint can invert."""
-        levels = np.asarray(noise_level)
-        if levels.dtype.kind not in "fiu" or levels.shape not in ((), (count,)) or not np.isfinite(levels).all():
-            raise InputError(
-                f"noise_level must be a number, or one for each of the {count} vectors; got {noise_level!r}"
-            )
-        if (levels < 0).any():
-            raise InputError(f"noise_level is σ√d and cannot be negative; got {noise_level!r}")
-        return np.broadcast_to(levels, count).astype(np.float32) if levels.any() else None
+    def _heard(self, vectors: Any, noise_level: Any) -> tuple[Tensor, Tensor | None]:
+        """Vectors and their noise levels as the model takes them."""
+        vectors = check_vectors(vectors, self.config.embedding_cond_dim)
+        noise = _noise_levels(noise_level, len(vectors))
+        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
+        return torch.from_numpy(vectors).to(self.model.device), level
 
     def _lengths(self, vectors: np.ndarray, length: Any, noise: np.ndarray | None) -> np.ndarray:
         """How many tokens are decoded of each vector [n]: what was given, or the median of what the model expects."""
         if length is None:
             return self.predict_lengths(vectors, 0.0 if noise is None else noise)
-        top, lengths = self.config.max_seq_len, np.asarray(length)
-        if lengths.ndim == 0:
-            lengths = np.full(len(vectors), length)
-        fits = lengths.shape == (len(vectors),) and lengths.dtype.kind in "iu"
-        if not fits or lengths.min() < 1 or lengths.max() > top:
-            raise InputError(
-                f"length must be an integer from 1 to {top}, or one for each of the {len(vectors)} vectors; "
-                f"got {length!r}"
-            )
-        return lengths
+        top = self.config.max_seq_len
+        domain = f"an integer from 1 to {top}"
+        return _each("length", length, len(vectors), domain, lambda n: isinstance(n, np.integer) and 1 <= n <= top)
 
     def _grid(self, name: str, tokens: Mapping[int, int | str], lengths: Tensor) -> Tensor:
         """The tokens at their positions in every row of [batch, length], masks elsewhere."""
@@ -324,7 +308,7 @@ class Inverter:
     def target(self, vector: np.ndarray, *, pinned: Mapping[int, int | str] | None = None, **options: Any) -> Target:
         """What `search.improve` works on: one vector [embed_dim] and this denoiser; options: those of `Target.of`."""
         (vector,) = check_vectors(vector, self.config.embedding_cond_dim)
-        self._noise_levels(options.get("noise_level", 0.0), 1)
+        _noise_levels(options.get("noise_level", 0.0), 1)
         pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}
         return Target.of(self, vector, pinned=pinned, **options)
 
@@ -352,6 +336,20 @@ def _likeliest(drafts: list[Drafts], drafting: Drafting, decoding: Decoding) -> 
         trajectories=[own.trajectory for own in drafts] if drafting.keep_trajectories else [],
         errors=[None] * len(drafts),
     )
+
+
+def _noise_levels(noise_level: Any, count: int) -> np.ndarray | None:
+    """One level per vector [count]; None where all vectors are clean, which every checkpoint can invert."""
+    levels = _each("noise_level", noise_level, count, "σ√d, a number from 0 on", lambda level: 0 <= level < np.inf)
+    return levels.astype(np.float32) if levels.any() else None
+
+
+def _each(name: str, value: Any, count: int, domain: str, fits: Callable[[Any], bool]) -> np.ndarray:
+    """One value for each vector [count] from one for all, or from one for each."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.shape not in ((), (count,)) or not all(map(fits, array.flat)):
+        raise InputError(f"{name} must be {domain}, or one for each of the {count} vectors; got {value!r}")
+    return np.broadcast_to(array, count)
 
 
 def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
