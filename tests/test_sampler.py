@@ -23,7 +23,6 @@ from invlib.policies import (
     top_margin,
 )
 from invlib.sampler import Remembered, cosine_grid, denoise, row_streams
-from invlib.search.target import leave_one_out
 
 MASK, VOCAB = 4, 23
 LENGTHS = torch.tensor([1, 4, 7, 9])
@@ -282,17 +281,6 @@ def test_path_planning_keeps_the_best_of_all_positions():
     steps = run(turncoat, torch.tensor([6]), num_steps=3, policy=path_planning)
     assert (steps[1].tokens[0] != MASK).tolist() == [True, True, False, False, False, False]
     assert (steps[2].tokens[0] != MASK).tolist() == [False, True, True, True, True, False]
-
-
-def test_leave_one_out_asks_for_each_position_with_all_others_visible():
-    tokens = X0[2:3, :7]
-    found = leave_one_out(guesser, tokens, torch.ones_like(tokens, dtype=torch.bool), MASK)
-    for position in range(7):
-        xt = tokens.clone()
-        xt[0, position] = MASK
-        logits = guesser(xt, torch.tensor([0]), xt == MASK)
-        logits[:, MASK] = -torch.inf
-        torch.testing.assert_close(found[position], logits.log_softmax(-1)[0])
 
 
 def test_a_cosine_grid_starts_slowly():

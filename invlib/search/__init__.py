@@ -9,27 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
-from invlib.search.best_of import BestOf
 from invlib.search.ledger import Encode, Found, Ledger, Tokens
 from invlib.search.remask import Remask
-from invlib.search.strategy import Strategy
+from invlib.search.strategy import BestOf, Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
-__all__ = [
-    "BestOf",
-    "Encode",
-    "Found",
-    "Ledger",
-    "Remask",
-    "Strategy",
-    "SwapBeam",
-    "Target",
-    "Tokens",
-    "closest",
-    "improve",
-    "search_all",
-]
+__all__ = ["BestOf", "Encode", "Ledger", "Remask", "Strategy", "SwapBeam", "Target", "closest", "improve", "search_all"]
 
 
 def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tokens]) -> Iterator[Found]:
@@ -60,15 +46,13 @@ def search_all(
     done = []
     with tqdm(total=len(drafts), desc="search", unit=" vectors") as bar:
         for target, own in zip(targets, drafts, strict=True):
-            ledger, stopped = target.ledger, None
+            ledger = target.ledger
             try:
                 for best in improve(target, strategies, own):
                     bar.set_postfix_str(f"{ledger.queries} queries, cosine {best.cosine:.3f}: {best.text[:60]}")
             except KeyboardInterrupt:
-                stopped = "the search was stopped"
-            done.append((target, stopped or ledger.error))
-            if stopped:
-                break
+                return [*done, (target, "the search was stopped")]
+            done.append((target, ledger.error))
             bar.update()
     return done
 

@@ -1,11 +1,10 @@
 """Edits: small changes of a text, ranked by what the denoiser thinks of them."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,8 +52,8 @@ class Edit:
 
 def substitutions(instead: Float[Tensor, "length vocab"], tokens: Tokens, top_k: int) -> list[Edit]:
     """Another token at one position, the largest gain in log-probability first; `top_k` a position."""
-    here = instead.gather(1, _column(tokens))
-    return [Edit.of((i, i + 1, (v,))) for i, v in _ranked(instead - here, top_k) if tokens[i] != v]
+    gain = instead - instead[:, list(tokens)].diagonal()[:, None]
+    return [Edit.of((i, i + 1, (v,))) for i, v in _ranked(gain, top_k) if tokens[i] != v]
 
 
 def insertions(between: Float[Tensor, "gap vocab"], top_k: int) -> list[Edit]:
@@ -64,15 +63,14 @@ def insertions(between: Float[Tensor, "gap vocab"], top_k: int) -> list[Edit]:
 
 def deletions(instead: Float[Tensor, "length vocab"], tokens: Tokens) -> list[Edit]:
     """One token less, the least likely first."""
-    return [Edit.of((i, i + 1, ())) for i in instead.gather(1, _column(tokens))[:, 0].argsort().tolist()]
+    return [Edit.of((i, i + 1, ())) for i in instead[:, list(tokens)].diagonal().argsort().tolist()]
 
 
 def swaps(instead: Float[Tensor, "length vocab"], tokens: Tokens) -> list[Edit]:
     """Two tokens in each other's place, the likeliest first: log p of both there against log p of both here."""
-    n = len(tokens)
     at = instead[:, list(tokens)]  # [i, j]: log p of token j at position i
     gain = (at + at.T - at.diagonal()[:, None] - at.diagonal()[None]).numpy()
-    pairs = [(i, j) for i in range(n) for j in range(i + 1, n) if tokens[i] != tokens[j]]
+    pairs = [(i, j) for i, j in combinations(range(len(tokens)), 2) if tokens[i] != tokens[j]]
     ranked = sorted(pairs, key=lambda pair: -gain[pair])
     return [Edit.of((i, i + 1, (tokens[j],)), (j, j + 1, (tokens[i],))) for i, j in ranked]
 
@@ -82,32 +80,14 @@ def moves(instead: Float[Tensor, "length vocab"], between: Float[Tensor, "gap so
     n = len(tokens)
     here = instead[:, list(tokens)].diagonal().numpy()
     there = between[:, list(tokens)].numpy() if len(between) else np.zeros((n + 1, n))
-    found = [
-        (i, j, gap)
-        for i in range(n)
-        for j in range(i + 1, min(n, i + LONGEST_MOVE) + 1)
-        for gap in range(n + 1)
-        if not i <= gap <= j
-    ]
+    spans = [(i, j) for i, j in combinations(range(n + 1), 2) if j - i <= LONGEST_MOVE]
+    found = [(i, j, gap) for i, j in spans for gap in range(n + 1) if not i <= gap <= j]
     gain = [there[gap, i] + there[gap, j - 1] - here[i] - here[j - 1] for i, j, gap in found]
     ranked: dict[tuple[int, ...], tuple[int, int, int]] = {}
     for k in np.argsort(gain)[::-1]:
         # A span that goes behind its neighbour, or the neighbour in front of it: the same three ends, the same text.
         ranked.setdefault(tuple(sorted(found[k])), found[k])
     return [Edit.of((i, j, ()), (gap, gap, tokens[i:j])) for i, j, gap in ranked.values()]
-
-
-def interleaved(kinds: Sequence[Sequence[Edit]], shares: Sequence[int]) -> Iterator[Edit]:
-    """`shares[k]` edits of kind k in every round, until all are used up."""
-    queues = [list(reversed(kind)) for kind in kinds]
-    while any(queues):
-        for queue, share in zip(queues, shares, strict=True):
-            for _ in range(min(share, len(queue))):
-                yield queue.pop()
-
-
-def _column(tokens: Tokens) -> Tensor:
-    return torch.tensor(tokens)[:, None]
 
 
 def _ranked(score: Tensor, top_k: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Ledger: every text that was encoded on the way to one vector, and how many may still be."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -22,30 +22,21 @@ class Found:
     cosine: float
 
 
+@dataclass(eq=False)
 class Ledger:
-    """What was encoded, in order; no text twice, and never more than `max_queries`.
+    """What was encoded, in order; no text twice, and never more than `max_queries`."""
 
-    vector: the one to invert, unit length. encode: texts → vectors [n, embed_dim]; an `Encoder.encode` or any function,
-    such as a remote service. pinned: {position: token id} that every text must have.
-
-    `stop_cosine`: a text this close is taken to be the text. `error`: what the encoder did wrong; that ends the search.
-    """
-
-    def __init__(
-        self,
-        vector: Float[np.ndarray, "embed"],
-        encode: Encode,
-        decode: Callable[[Sequence[int]], str],
-        *,
-        mask_token_id: int,
-        max_length: int,
-        pinned: Mapping[int, int],
-    ):
-        self.vector, self.encode, self.decode = vector, encode, decode
-        self.mask_token_id, self.max_length, self.pinned = mask_token_id, max_length, pinned
-        self.max_queries, self.stop_cosine = 0, 1 - 1e-4
-        self.found: dict[str, Found] = {}
-        self.error: str | None = None
+    vector: Float[np.ndarray, "embed"]  # the one to invert, unit length
+    encode: Encode  # texts → vectors [n, embed_dim]: an `Encoder.encode` or any function, such as a remote service
+    decode: Callable[[Sequence[int]], str]
+    _: KW_ONLY
+    mask_token_id: int
+    max_length: int
+    pinned: Mapping[int, int]  # position → token id that every text must have
+    max_queries: int = 0
+    stop_cosine: float = 1 - 1e-4  # a text this close is taken to be the text
+    found: dict[str, Found] = field(default_factory=dict)
+    error: str | None = None  # what the encoder did wrong; that ends the search
 
     @property
     def queries(self) -> int:
@@ -62,10 +53,6 @@ class Ledger:
         """The closest texts so far, best first."""
         return sorted(self.found.values(), key=lambda found: -found.cosine)[:count]
 
-    def is_new(self, tokens: Tokens) -> bool:
-        """Whether the text was not encoded yet."""
-        return self.decode(tokens) not in self.found
-
     def score(self, candidates: Iterable[Tokens]) -> list[Found | None]:
         """Encode what is new among the candidates, as far as the budget goes; None where it did not."""
         candidates = [tokens if self._is_allowed(tokens) else () for tokens in candidates]
@@ -80,15 +67,14 @@ class Ledger:
         fits = 0 < len(tokens) <= self.max_length and self.mask_token_id not in tokens
         return fits and all(i < len(tokens) and tokens[i] == token for i, token in self.pinned.items())
 
-    def _encoded(self, texts: list[str]) -> np.ndarray:
-        nothing = np.empty((0, len(self.vector)), np.float32)
+    def _encoded(self, texts: list[str]) -> Iterable[np.ndarray]:
         if not texts:
-            return nothing
+            return ()
         try:
             vectors = np.asarray(self.encode(texts), dtype=np.float32)
         except Exception as error:  # whatever a service raises: what was found so far must not be lost
             self.error = f"the encoder failed after {self.queries} queries ({type(error).__name__}: {error})"
-            return nothing
+            return ()
         if vectors.shape[1:] != self.vector.shape and not self.found:
             raise InputError(
                 f"the encoder gives vectors of shape {vectors.shape[1:]}, the one to invert has {self.vector.shape}; "
@@ -98,4 +84,4 @@ class Ledger:
             self.error = f"the encoder gave {vectors.shape} for {len(texts)} texts of {len(self.vector)} dimensions"
         elif not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
             self.error = f"the encoder gave NaN, infinite or zero vectors after {self.queries} queries"
-        return nothing if self.error else vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return () if self.error else vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from invlib.search.ledger import Found, Tokens
-from invlib.search.strategy import require_one
+from invlib.search.strategy import Strategy
 from invlib.search.target import Target
 
 
 @dataclass(frozen=True)
-class Remask:
+class Remask(Strategy):
     """Leave-one-out cosines say which tokens hurt; those and a few at random are masked again and refilled."""
 
     rounds: int = 4
@@ -19,12 +19,8 @@ class Remask:
     refills: int = 16
     temperature: float = 0.7
 
-    def __post_init__(self) -> None:
-        require_one(self, "rounds", "refills")
-
     def budget(self, queries: int) -> int:
-        """How many queries there may be in all after `queries`: a text without each token, and the refills."""
-        return queries + self.rounds * (self.refills + 32)
+        return queries + self.rounds * (self.refills + 32)  # the refills, and a text without each token
 
     def improve(self, target: Target) -> Iterator[None]:
         """One round for every yield; a refill that is further away than the best so far is forgotten."""

@@ -1,8 +1,6 @@
 """SwapBeam: edits of the closest texts, alone and combined."""
 
-import functools
 import itertools
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,17 +9,16 @@ import numpy as np
 from invlib.search import edits
 from invlib.search.edits import Edit
 from invlib.search.ledger import Found, Ledger, Tokens
-from invlib.search.strategy import require_one
+from invlib.search.strategy import Strategy
 from invlib.search.target import Target
 
 MAX_COMBINED = 6  # edits that are tried together
 PASSES = 2  # of combinations after the single edits: the second one builds on what the first one measured
 COMBINATIONS = 32  # encoded in one pass
-SHARES = (8, 3, 3, 5, 4)  # of substitutions, insertions, deletions, swaps and moves in a round
 
 
 @dataclass(frozen=True)
-class SwapBeam:
+class SwapBeam(Strategy):
     """Edits of the closest texts, scored by the encoder in batches; a beam of `width` survives.
 
     The denoiser proposes tokens for every position and every gap; deletions, swaps and moves come without it. Since
@@ -37,22 +34,19 @@ class SwapBeam:
     breadth: int = 96  # single edits that are encoded at once
     top_k: int = 24  # proposals per position and per gap
 
-    def __post_init__(self) -> None:
-        require_one(self, "width", "max_queries", "breadth", "top_k")
-
     def budget(self, queries: int) -> int:
-        """How many queries there may be in all."""
         return self.max_queries
 
     def improve(self, target: Target) -> Iterator[None]:
-        """One text of the beam is edited in every round: its single edits, then their combinations."""
+        """The least tried text of the beam is edited in every round: its single edits, then their combinations."""
         ledger, attempts, width = target.ledger, {}, self.width
         ledger.stop_cosine = self.stop_cosine
         while ledger.left > 0 and width <= self.width + ledger.queries:
             before = ledger.queries
-            current = self._least_tried(ledger.best(width), attempts)
+            beam = [attempts.setdefault(found.text, Attempts(found)) for found in ledger.best(width)]
+            current = min(beam, key=lambda attempt: (attempt.rounds, -attempt.text.cosine))
             if current.waiting is None:
-                current.waiting = list(self._edits(target, current.text))
+                current.waiting = self._edits(target, current.text)
             current.rounds += 1
             new, current.waiting = current.waiting[: self.breadth], current.waiting[self.breadth :]
             current.measure(ledger, new or self._rewritten_spans(target, current.text.tokens))
@@ -63,24 +57,19 @@ class SwapBeam:
             if ledger.queries - before < max(1, self.breadth // 8):  # all that is near was encoded: look further away
                 width += 1
 
-    @staticmethod
-    def _least_tried(beam: Sequence[Found], attempts: dict[str, "Attempts"]) -> "Attempts":
-        """The text of the beam that was worked on least; the closest of those."""
-        tried = [attempts.setdefault(found.text, Attempts(found)) for found in beam]
-        return min(tried, key=lambda attempt: (attempt.rounds, -attempt.text.cosine))
-
-    def _edits(self, target: Target, text: Found) -> Iterator[Edit]:
-        """Single edits, the most promising of every kind first, the kinds interleaved."""
+    def _edits(self, target: Target, text: Found) -> list[Edit]:
+        """Single edits, the most promising of every kind first: in every round the share of its kind."""
         tokens, toward = text.tokens, target.beyond(text)
         instead, between = target.alternatives(tokens, toward), target.insertions(tokens, toward)
         kinds = (
-            edits.substitutions(instead, tokens, self.top_k),
-            edits.insertions(between, self.top_k),
-            edits.deletions(instead, tokens),
-            edits.swaps(instead, tokens),
-            edits.moves(instead, between, tokens),
+            (8, edits.substitutions(instead, tokens, self.top_k)),
+            (3, edits.insertions(between, self.top_k)),
+            (3, edits.deletions(instead, tokens)),
+            (5, edits.swaps(instead, tokens)),
+            (4, edits.moves(instead, between, tokens)),
         )
-        return edits.interleaved(kinds, SHARES)
+        rounds = [(place // share, edit) for share, kind in kinds for place, edit in enumerate(kind)]
+        return [edit for _, edit in sorted(rounds, key=lambda item: item[0])]
 
     def _rewritten_spans(self, target: Target, tokens: Tokens) -> list[Edit]:
         """Random spans written anew by the denoiser, for a text whose single edits are all tried."""
@@ -104,30 +93,28 @@ class Attempts:
 
     text: Found
     waiting: list[Edit] | None = None
-    edits: list[Edit] = field(default_factory=list)
-    changes: list[np.ndarray] = field(default_factory=list)  # one for every edit: vector after - vector before
+    changes: dict[Edit, np.ndarray] = field(default_factory=dict)  # vector after - vector before
     rounds: int = 0
 
     def measure(self, ledger: Ledger, new: Sequence[Edit]) -> None:
         """Encode what the edits make of the text."""
         results = ledger.score(edit(self.text.tokens) for edit in new)
         for edit, result in zip(new, results, strict=True):
-            if result is not None and edit not in self.edits:
-                self.edits.append(edit)
-                self.changes.append(result.vector - self.text.vector)
+            if result is not None:
+                self.changes.setdefault(edit, result.vector - self.text.vector)
 
     def combinations(self, ledger: Ledger) -> list[Edit]:
         """Edits that are apart and should come closest together, by adding up what each did to the vector alone."""
-        if not self.edits:
+        if not self.changes:
             return []
-        change, combined = np.stack(self.changes), {}
+        edits, change, combined = list(self.changes), np.stack(list(self.changes.values())), {}
         alone = _cosine(self.text.vector + change, ledger.vector)
         for first in np.argsort(-alone)[: COMBINATIONS // 2]:
             chosen, total, closest = [int(first)], self.text.vector + change[first], alone[first]
             combined[frozenset(chosen)] = float(closest)
             while len(chosen) < MAX_COMBINED:
-                taken = frozenset().union(*(self.edits[k].places for k in chosen))
-                free = [taken.isdisjoint(edit.places) for edit in self.edits]
+                taken = frozenset().union(*(edits[k].places for k in chosen))
+                free = [taken.isdisjoint(edit.places) for edit in edits]
                 cosine = np.where(free, _cosine(total + change, ledger.vector), -1)
                 best = int(cosine.argmax())
                 if cosine[best] <= closest:
@@ -135,8 +122,8 @@ class Attempts:
                 chosen, total, closest = [*chosen, best], total + change[best], cosine[best]
                 combined[frozenset(chosen)] = float(closest)
         ranked = sorted(combined, key=lambda chosen: -combined[chosen])
-        together = (functools.reduce(operator.add, [self.edits[k] for k in chosen]) for chosen in ranked)
-        new = (edit for edit in together if ledger.is_new(edit(self.text.tokens)))
+        together = (sum((edits[k] for k in chosen), Edit(())) for chosen in ranked)
+        new = (edit for edit in together if ledger.decode(edit(self.text.tokens)) not in ledger.found)
         return list(itertools.islice(new, COMBINATIONS))
 
 

@@ -1,12 +1,14 @@
 """Target: the vector of a search, and the denoiser that writes towards it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from invlib.masking import subs_logits
 from invlib.sampler import Predict, denoise
@@ -17,27 +19,20 @@ REFILL_STEPS = 4
 OVERSHOOT = 0.5  # how far beyond the vector the denoiser listens, seen from the text that is to be edited
 
 
+@dataclass(eq=False)
 class Target:
-    """One vector, what the denoiser writes for it, and the `ledger` of what was encoded.
+    """One vector, what the denoiser writes for it, and the `ledger` of what was encoded."""
 
-    denoiser: lengths of a batch and a vector → the `Predict` for it, under that vector's modulation in every row.
-    length_probs: probability of every number of tokens, one first.
-    """
+    ledger: Ledger
+    denoiser: Callable[[Tensor, np.ndarray], Predict]  # lengths, vector → predict under its modulation in every row
+    length_probs: Float[np.ndarray, "max_length"]  # of every number of tokens, one first
+    generator: torch.Generator
+    device: torch.device | str = "cpu"
+    model_calls: int = 0
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        denoiser: Callable[[Tensor, np.ndarray], Predict],
-        length_probs: Float[np.ndarray, "max_length"],
-        *,
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-    ):
-        self.ledger, self.vector, self.mask_token_id = ledger, ledger.vector, ledger.mask_token_id
-        self.denoiser, self.length_probs, self.device = denoiser, length_probs, torch.device(device)
-        self.generator = generator
-        self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        self.model_calls = 0
+    def __post_init__(self) -> None:
+        self.vector, self.mask_token_id = self.ledger.vector, self.ledger.mask_token_id
+        self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=self.generator)))
 
     @classmethod
     def of(
@@ -62,7 +57,7 @@ class Target:
         encode, about = encode or inverter.encoder.encode, {"pinned": pinned or {}, "max_length": config.max_seq_len}
         ledger = Ledger(vector, encode, inverter.tokenizer.decode, mask_token_id=config.mask_token_id, **about)
         length_probs = np.exp(inverter.length_log_probs(vector, noise_level)[0])
-        return cls(ledger, denoiser, length_probs, generator=generator or torch.Generator(), device=model.device)
+        return cls(ledger, denoiser, length_probs, generator or torch.Generator(), model.device)
 
     def draft(self, count: int, temperature: float, order_noise: float) -> list[Tokens]:
         """Fresh drafts that differ in length, order and words."""
@@ -87,7 +82,7 @@ class Target:
             num_steps=num_steps,
             temperature=temperature,
             order_noise=order_noise,
-            start=_padded(open_starts, self.device),
+            start=pad_sequence([torch.tensor(start) for start in open_starts], batch_first=True).to(self.device),
             top_k=0,
             generator=self.generator,
         )
@@ -102,36 +97,21 @@ class Target:
 
     def alternatives(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "length vocab"]:
         """log p(. | all other tokens) at every position, under the modulation of the vector `toward`."""
-        grid = torch.tensor([tokens], device=self.device)
-        self.model_calls += len(tokens)
-        predict = self.denoiser(torch.tensor([len(tokens)], device=self.device), toward)
-        return leave_one_out(predict, grid, torch.ones_like(grid, dtype=torch.bool), self.mask_token_id).cpu()
+        mask = self.mask_token_id
+        return self._log_probs([(*tokens[:i], mask, *tokens[i + 1 :]) for i in range(len(tokens))], toward)
 
     def insertions(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "gap vocab"]:
         """log p(. | all tokens) of a new token in every gap, the one before the first token first."""
-        rows = [(*tokens[:gap], self.mask_token_id, *tokens[gap:]) for gap in range(len(tokens) + 1)]
-        if len(rows) > len(self.length_probs):  # the text is as long as it may be: no gap takes a token
+        if len(tokens) >= len(self.length_probs):  # the text is as long as it may be: no gap takes a token
             return torch.empty(0, 0)
+        mask = self.mask_token_id
+        return self._log_probs([(*tokens[:gap], mask, *tokens[gap:]) for gap in range(len(tokens) + 1)], toward)
+
+    @torch.no_grad()
+    def _log_probs(self, rows: list[Tokens], toward: np.ndarray) -> Float[Tensor, "row vocab"]:
+        """At the one mask of every row, a model call each."""
         grid = torch.tensor(rows, device=self.device)
         self.model_calls += len(rows)
-        predict = self.denoiser(torch.full((len(rows),), len(rows), device=self.device), toward)
-        with torch.no_grad():
-            logits = predict(grid, torch.arange(len(rows), device=self.device), grid == self.mask_token_id)
+        predict = self.denoiser(torch.full((len(rows),), len(rows[0]), device=self.device), toward)
+        logits = predict(grid, torch.arange(len(rows), device=self.device), grid == self.mask_token_id)
         return subs_logits(logits.float(), self.mask_token_id).log_softmax(dim=-1).cpu()
-
-
-def leave_one_out(
-    predict: Predict, tokens: Int[Tensor, "batch length"], at: Bool[Tensor, "batch length"], mask_token_id: int
-) -> Float[Tensor, "asked vocab"]:
-    """log p(. | all other tokens) for every position of `at`, row-major: each is masked alone, a model call each."""
-    row, position = at.nonzero(as_tuple=True)
-    only = torch.zeros(len(row), tokens.shape[1], dtype=torch.bool, device=tokens.device)
-    only[torch.arange(len(row), device=tokens.device), position] = True
-    with torch.no_grad():
-        logits = predict(tokens[row].masked_fill(only, mask_token_id), row, only)
-    return subs_logits(logits.float(), mask_token_id).log_softmax(dim=-1)
-
-
-def _padded(rows: Sequence[Tokens], device: torch.device) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)

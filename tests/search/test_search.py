@@ -133,6 +133,25 @@ def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_
     assert all(toward is target.vector for toward in heard) and heard
 
 
+def test_alternatives_and_insertions_ask_at_one_mask_with_all_other_tokens_visible(encoder):
+    def hearing(lengths, toward):
+        def predict(xt, rows, at):
+            return torch.stack([torch.eye(len(WORDS))[row[row != MASK]].sum(0) for row in xt])
+
+        return predict
+
+    target, text = make_target(encoder), tokens("the gate opened")
+    target.denoiser = hearing
+    counts = torch.eye(len(WORDS))[list(text)]
+    for found, heard in (
+        (target.alternatives(text, target.vector), counts.sum(0) - counts),
+        (target.insertions(text, target.vector), counts.sum(0).expand(4, -1)),
+    ):
+        expected = heard.index_fill(1, torch.tensor([MASK]), -torch.inf).log_softmax(-1)
+        torch.testing.assert_close(found, expected)
+    assert target.model_calls == 3 + 4
+
+
 def test_an_edit_changes_its_places_and_edits_apart_are_joined():
     text = (10, 11, 12, 13, 14, 15)
     assert Edit.of((1, 3, (7,)))(text) == (10, 7, 13, 14, 15)
