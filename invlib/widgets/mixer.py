@@ -36,14 +36,11 @@ class Mixture:
         self.inverter, self.texts = inverter, (first, second)
         self.vectors = inverter.encoder.encode([first, second])
         self.parts = [*map(str, range(inverter.config.num_layers)), FINAL]
+        self.plain = ["mix"] * len(self.parts)  # nothing is changed: every layer hears the mixed vector
+        self.told = {"first": first, "second": second, "parts": self.parts}
         own = self._modulation(self.vectors)
         self.instead = {"first": own.rows([0]), "second": own.rows([1]), "off": own.rows([0]).zeros()}
         self.sources = [{token for token, _ in row} for row in self._written(own, self.vectors)]
-
-    @property
-    def plain(self) -> list[str]:
-        """The choices of which nothing is changed: every layer hears the mixed vector."""
-        return ["mix"] * len(self.parts)
 
     def views(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """What the model writes for each request, as the page draws it.
@@ -62,7 +59,10 @@ class Mixture:
             {
                 "weight": weight,
                 "choices": list(choices),
-                "tokens": [self._token(*told) for told in written[row]],
+                "tokens": [
+                    [*self.inverter.tokenizer.pieces([token]), round(1000 * p), *(token in own for own in self.sources)]
+                    for token, p in written[row]
+                ],
                 "text": texts[row],
                 "cosines": (self.vectors @ again[row]).round(3).tolist(),
                 "levels": _levels(chosen[row]),
@@ -72,11 +72,9 @@ class Mixture:
 
     def one_change_each(self) -> list[Request]:
         """Every tenth of the way with all layers in agreement; at its start, each part alone hearing something else."""
-        alone = [
-            [*self.plain[:part], choice, *self.plain[part + 1 :]]
-            for part, choice in product(range(len(self.parts)), ("second", "off"))
-        ]
-        return [(weight, self.plain) for weight in WEIGHTS] + [(0.0, choices) for choices in alone]
+        changes = product(range(len(self.parts)), ("second", "off"))
+        alone = [(0.0, [*self.plain[:part], choice, *self.plain[part + 1 :]]) for part, choice in changes]
+        return [*((weight, self.plain) for weight in WEIGHTS), *alone]
 
     def request(self, weight: Any, choices: Sequence[str]) -> Request:
         """What a page asks for. Raises `InputError` for what cannot be mixed."""
@@ -105,10 +103,6 @@ class Mixture:
         rows = zip(last.tokens.tolist(), last.confidence.tolist(), lengths.tolist(), strict=True)
         return [list(zip(tokens[:n], confidence[:n], strict=True)) for tokens, confidence, n in rows]
 
-    def _token(self, token: int, probability: float) -> list:
-        (piece,) = self.inverter.tokenizer.pieces([token])
-        return [piece, round(1000 * probability), *(token in source for source in self.sources)]
-
 
 class Mixer(page.Pane):
     """`wanted` is what the person asks for, `view` the answer."""
@@ -136,7 +130,7 @@ class Mixer(page.Pane):
 
     def _answer(self, weight: float, choices: Sequence[str]) -> dict[str, Any]:
         (view,) = self.mixture.views([(weight, choices)])
-        return {**view, **_told(self.mixture)}
+        return view | self.mixture.told
 
     def static_html(self) -> str:
         return static_html(self.mixture)
@@ -158,12 +152,7 @@ def static_html(mixture: Mixture) -> str:
     views = mixture.views(mixture.one_change_each())
     first, second = mixture.texts
     lines = [f"A  {first}", f"B  {second}", "", *(f"{_said(view, mixture.parts):28} {view['text']}" for view in views)]
-    return page.static_html("mixer", {**_told(mixture), "views": views}, lines)
-
-
-def _told(mixture: Mixture) -> dict[str, Any]:
-    first, second = mixture.texts
-    return {"first": first, "second": second, "parts": mixture.parts}
+    return page.static_html("mixer", mixture.told | {"views": views}, lines)
 
 
 def _levels(modulation: Modulation) -> list[list[float | None]]:

@@ -11,8 +11,8 @@ import torch
 import invlib
 from invlib import InputError, perturb
 from invlib.encoder import Encoder
-from invlib.widgets.lab.alignment import aligned
-from invlib.widgets.lab.history import rewritten
+from invlib.widgets.lab.outcome import aligned
+from invlib.widgets.lab.run import rewritten
 from invlib.widgets.lab.session import HELD, IDLE, RUNNING, Busy, Session
 from invlib.widgets.lab.settings import KINDS, Limits, Settings
 from invlib.widgets.lab.upload import MAX_BYTES, read_vector

@@ -14,8 +14,8 @@ def code(run: Run) -> str:
     """What gives the same text in a notebook of one's own."""
     settings, inverter = run.settings, run.inverter
     seeded = _Name(f"torch.Generator().manual_seed({settings.seed})")
-    named = {"policy": _Name(settings.policy), "generator": seeded}
-    options = settings.options | _spelled(run.steering, inverter) | named
+    steering = {name: _spelled(value, inverter) for name, value in run.steering.items() if value}
+    options = settings.options | steering | {"policy": _Name(settings.policy), "generator": seeded}
     lines = [
         f"inverter = invlib.Inverter.load({_load(inverter)})",
         f"vectors = {_vectors(settings, inverter.config.embedding_cond_dim, seeded)}",
@@ -32,22 +32,21 @@ class _Name(str):
 
 
 def _imports(settings: Settings) -> list[str]:
-    needs_numpy = settings.vector is not None and not settings.is_clean
-    lines = [*(["import numpy as np"] if needs_numpy else []), "import torch", "", "import invlib"]
-    if not settings.is_clean:
-        lines.append("from invlib import perturb")
-    lines.append(f"from invlib.policies import {settings.policy}")
-    if settings.max_queries:
-        lines.append(f"from invlib.search import {', '.join(type(s).__name__ for s in settings.search)}")
-    return lines
+    strategies = ", ".join(type(strategy).__name__ for strategy in settings.search)
+    needed = {
+        "import numpy as np": settings.vector is not None and not settings.is_clean,
+        "import torch\n\nimport invlib": True,
+        "from invlib import perturb": not settings.is_clean,
+        f"from invlib.policies import {settings.policy}": True,
+        f"from invlib.search import {strategies}": settings.max_queries > 0,
+    }
+    return [line for line, is_needed in needed.items() if is_needed]
 
 
 def _load(inverter: Inverter) -> str:
-    model, arguments = inverter.model, [repr(inverter.name)]
-    if model.device.type != "cpu":
-        arguments.append(f"device={str(model.device)!r}")
-    dtype = next(model.parameters()).dtype
-    return ", ".join(arguments if dtype == torch.float32 else [*arguments, f"dtype={dtype}"])
+    device, dtype = str(inverter.model.device), next(inverter.model.parameters()).dtype
+    device = "" if device == "cpu" else f", device={device!r}"
+    return f"{inverter.name!r}{device}" + ("" if dtype == torch.float32 else f", dtype={dtype}")
 
 
 def _vectors(settings: Settings, embed_dim: int, seeded: str) -> str:
@@ -59,12 +58,9 @@ def _vectors(settings: Settings, embed_dim: int, seeded: str) -> str:
     return f"perturb.apply(perturb.{settings.disturbance(embed_dim)!r}, {unit}, {seeded}).vectors"
 
 
-def _spelled(steering: dict[str, Any], inverter: Inverter) -> dict[str, Any]:
-    """The steering in words, as far as there is any."""
-    spelled = {name: value for name, value in steering.items() if value}
-    for name in {"pinned", "start"} & set(spelled):
-        spelled[name] = {i: _word(token, inverter) for i, token in sorted(spelled[name].items())}
-    return spelled
+def _spelled(value: Any, inverter: Inverter) -> Any:
+    """Tokens by position in words; numbers as they are."""
+    return {i: _word(token, inverter) for i, token in sorted(value.items())} if isinstance(value, dict) else value
 
 
 def _word(token: int, inverter: Inverter) -> int | str:

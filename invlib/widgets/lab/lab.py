@@ -39,8 +39,6 @@ class Lab(page.Pane):
         super().__init__(options=_options(inverter, text, limits), progress={"state": self.session.state})
         self.on_msg(self._on_message)
 
-    # ── what the page asks for ──
-
     def _on_message(self, _: Any, content: dict, buffers: list) -> None:
         try:
             self.notice = {}
@@ -60,15 +58,16 @@ class Lab(page.Pane):
         # Into the page's own field, so that there is one way in. str: the shortest that reads back to the same float.
         self.uploaded = {"name": name, "numbers": ", ".join(str(number) for number in numbers)}
 
-    # ── what the page is told ──
-
     def _tell(self) -> None:
         session = self.session
         if session.view is not None:
             self.vector = _vector(session.view)
         if session.trajectory is not None:
             self.frames = _frames(session)
-        self.steering = _steering(session)
+        pinned = sorted(session.pinned)
+        words = session.inverter.tokenizer.pieces([session.pinned[position] for position in pinned])
+        # Only what differs from what stands in the frames' last step: the rest is marked there.
+        self.steering = {"pinned": dict(zip(map(str, pinned), words, strict=True)), "masked": sorted(session.masked)}
         outcome = {} if session.outcome is None else asdict(session.outcome)
         self.outcome = {name: value for name, value in outcome.items() if name != "settings"}
         if session.error:
@@ -139,21 +138,12 @@ def _options(inverter: Inverter, text: str, limits: Limits) -> dict:
 
 def _frames(session: Session) -> dict:
     """Those of the player, and from which step on each pinned position was. A pinned token has no probability."""
-    trajectory, pinned = session.trajectory, sorted(session.pinned_since)
-    since = [session.pinned_since[position] for position in pinned]
+    trajectory, since = session.trajectory, dict(sorted(session.pinned_since.items()))
     confidence = trajectory.confidence.copy()
-    for position, step in zip(pinned, since, strict=True):
+    for position, step in since.items():
         confidence[step:, position] = np.nan
     told = frames(replace(trajectory, confidence=confidence))
-    return told | {"pinned": pinned, "pinned_since": since}
-
-
-def _steering(session: Session) -> dict:
-    """Only what differs from what stands in the frames' last step: the rest is marked there."""
-    pinned = sorted(session.pinned)
-    words = session.inverter.tokenizer.pieces([session.pinned[position] for position in pinned])
-    held = dict(zip(map(str, pinned), words, strict=True))
-    return {"pinned": held, "masked": sorted(session.masked)}
+    return told | {"pinned": list(since), "pinned_since": list(since.values())}
 
 
 def _vector(view: View) -> dict:

@@ -1,8 +1,8 @@
 """Run: one inversion in the lab, step by step."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import torch
 from invlib import metrics
 from invlib.inverter import Inverter
 from invlib.sampler import row_streams
-from invlib.search import Found, Strategy, improve
+from invlib.search import Found, improve
 from invlib.trajectory import Step, Trajectory
-from invlib.widgets.lab.history import rewritten
 from invlib.widgets.lab.settings import Settings
+
+ROWS = ("tokens", "confidence", "top_ids", "top_probs")  # of a trajectory, one per step
 
 
 @dataclass(eq=False)
@@ -29,7 +30,7 @@ class Run:
     settings: Settings
     vector: np.ndarray  # [embed_dim]
     steering: dict[str, Any]  # length, pinned and start tokens of a person who intervened
-    before: Trajectory | None  # what it goes on from
+    before: Trajectory | None = None  # what it goes on from
     steps: list[Step] = field(default_factory=list)  # of the drafts
     trajectory: Trajectory | None = None  # of the first draft while they grow, then of the likeliest
     found: Found | None = None  # the closest text of the search
@@ -48,14 +49,14 @@ class Run:
 
     def _inverted(self) -> Iterator[Step | Found]:
         options = self.settings.options | self.steering
-        strategies, _ = options.pop("search", ()), options.pop("verify", False)
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        streams = row_streams(options.pop("candidates", 1), generator)
+        is_verified, _ = options.pop("verify", False), options.pop("search", ())
+        streams = row_streams(options.pop("candidates", 1), torch.Generator().manual_seed(self.settings.seed))
         yield from self._drafts(streams, **options)
-        if strategies:
-            yield from self._search(strategies, streams[0])
+        if is_verified:
+            encode, self.encoder_queries = self.inverter.encoder.encode, int(bool(self.text.strip()))
+            self.cosine = float(metrics.reencoded_cosines(self.vector[None], [self.text], encode)[0])
         else:
-            self._verify()
+            yield from self._search(streams[0])
         self.is_whole = True
 
     @property
@@ -89,17 +90,39 @@ class Run:
         told = {"mask_token_id": mask, "pieces": tokenizer.pieces, "text": text}
         return Trajectory.from_steps(self.steps, row, len(tokens), **told)
 
-    def _search(self, strategies: Sequence[Strategy], stream: torch.Generator) -> Iterator[Found]:
+    def _search(self, stream: torch.Generator) -> Iterator[Found]:
         target = self.inverter.target(self.vector, pinned=self.steering.get("pinned"), generator=stream)
         drafts = [tuple(row) for row in self.steps[-1].tokens.tolist()]
         ledger, spent = target.ledger, self.model_calls
-        for best in improve(target, strategies, drafts):
+        for best in improve(target, self.settings.search, drafts):
             self.found, self.cosine = best, best.cosine
             self.model_calls, self.encoder_queries = spent + target.model_calls, ledger.queries
             yield best
         self.model_calls, self.encoder_queries, self.error = spent + target.model_calls, ledger.queries, ledger.error
 
-    def _verify(self) -> None:
-        encode = self.inverter.encoder.encode
-        self.cosine = float(metrics.reencoded_cosines(self.vector[None], [self.text], encode)[0])
-        self.encoder_queries = int(bool(self.text.strip()))
+
+def until(trajectory: Trajectory, step: int) -> Trajectory:
+    """The trajectory up to and with `step`."""
+    return replace(trajectory, **{name: getattr(trajectory, name)[: step + 1] for name in ROWS})
+
+
+def joined(before: Trajectory, after: Trajectory) -> tuple[Trajectory, int]:
+    """One trajectory of two, and the step in which the second begins.
+
+    A token that was only handed over keeps the probability with which it was once written.
+    """
+    skipped = int((after.tokens[0] == before.tokens[-1]).all())
+    handed = np.minimum.accumulate(after.tokens == before.tokens[-1])
+    after = replace(after, confidence=np.where(handed, before.confidence[-1], after.confidence))
+    rows = {name: np.concatenate([getattr(before, name), getattr(after, name)[skipped:]]) for name in ROWS}
+    return replace(after, **rows, pieces=before.pieces | after.pieces), len(before.tokens) - skipped
+
+
+def rewritten(draft: Trajectory, tokens: tuple[int, ...], pieces: list[str], text: str) -> Trajectory:
+    """The draft, and what a search made of its last step as one more; only the draft where the length is another."""
+    if len(tokens) != len(draft) or text == draft.text:
+        return draft
+    unasked = {"confidence": np.nan, "top_ids": -1, "top_probs": 0}
+    rows = {name: np.full_like(getattr(draft, name)[-1:], value) for name, value in unasked.items()}
+    rows["tokens"] = np.array([tokens], draft.tokens.dtype)
+    return joined(draft, replace(draft, **rows, pieces=dict(zip(tokens, pieces, strict=True)), text=text))[0]

@@ -7,7 +7,6 @@ within a step. A run that is held is a generator that nobody iterates.
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +15,8 @@ from invlib.inverter import Inverter
 from invlib.policies import REMASKING
 from invlib.search import Found
 from invlib.trajectory import Step, Trajectory
-from invlib.widgets.lab.history import joined, until
 from invlib.widgets.lab.outcome import Outcome
-from invlib.widgets.lab.run import Run
+from invlib.widgets.lab.run import Run, joined, until
 from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings, View
 
 IDLE, RUNNING, HELD = "idle", "running", "held"
@@ -62,25 +60,23 @@ class Session:
     def invert(self, settings: Settings) -> None:
         """Start from all masks but the pinned tokens."""
         self._refuse_while_running()
-        self._start(settings, self._from_masks(settings), None, np.inf)
+        self._run = self._from_masks(settings)
+        self._go(np.inf)
 
     def run_on(self, settings: Settings, step: int | None = None) -> None:
         """Go on from what stands at `step` (default: the last one), with the pins and masks set since."""
         self._refuse_while_running()
-        if self._may_resume(settings, step):
-            self._go(np.inf)
-        else:
-            self._start(settings, *self._from_step(settings, step), np.inf)
+        if not self._may_resume(settings, step):
+            self._run = self._from_step(settings, step)
+        self._go(np.inf)
 
     def step_once(self, settings: Settings, step: int | None = None) -> None:
         """Take one step and hold: of the run that is held, on from what is masked, or from all masks."""
         self._refuse_while_running()
-        if self._may_resume(settings, step):
-            self._go(1)
-        elif self._is_about(settings) and self._grid(step)[1]:
-            self._start(settings, *self._from_step(settings, step), 1)
-        else:
-            self._start(settings, self._from_masks(settings), None, 1)
+        if not self._may_resume(settings, step):
+            goes_on = self._is_about(settings) and self._grid(step)[1]
+            self._run = self._from_step(settings, step) if goes_on else self._from_masks(settings)
+        self._go(1)
 
     def stop(self) -> None:
         """End the work within one step; what was seen so far stays. Without work it does nothing."""
@@ -115,20 +111,20 @@ class Session:
             token = int(self.trajectory.tokens[self._at(step), position])
             if token == self.trajectory.mask_token_id:
                 raise InputError("this token is still masked; choose a word for it, or pin it when it is written")
-        self._steer(position, pinned={position: self.inverter.token_id(token)})
+        self._steer(position, {position: self.inverter.token_id(token)}, set())
 
     def remask(self, position: int) -> None:
         """Have a token written anew by the next run."""
-        self._steer(position, masked={position})
+        self._steer(position, {}, {position})
 
     def release(self, position: int) -> None:
         """Neither pinned nor to be masked."""
-        self._steer(position)
+        self._steer(position, {}, set())
 
-    def _steer(self, position: int, pinned: dict[int, int] | None = None, masked: set[int] | None = None) -> None:
+    def _steer(self, position: int, pinned: dict[int, int], masked: set[int]) -> None:
         self._check_steerable(position)
-        self.pinned = {i: token for i, token in self.pinned.items() if i != position} | (pinned or {})
-        self.masked = (self.masked - {position}) | (masked or set())
+        self.pinned = {i: token for i, token in self.pinned.items() if i != position} | pinned
+        self.masked = (self.masked - {position}) | masked
         self.changed()
 
     # ── what stands there ──
@@ -146,11 +142,9 @@ class Session:
 
     def _at(self, step: int | None) -> int:
         last = self.trajectory.num_steps
-        if step is None:
-            return last
-        if step not in range(last + 1):
+        if step not in (None, *range(last + 1)):
             raise InputError(f"there is no step {step}; there are 0 to {last}")
-        return step
+        return last if step is None else step
 
     def _grid(self, step: int | None) -> tuple[dict[int, int], set[int]]:
         """Tokens by position as a run from `step` would find them but for the pinned, and what it would write."""
@@ -165,18 +159,16 @@ class Session:
 
     # ── how a run begins ──
 
-    def _from_masks(self, settings: Settings) -> dict[str, Any]:
-        """The steering of a run from all masks but the pinned."""
+    def _from_masks(self, settings: Settings) -> Run:
+        """From all masks but the pinned."""
         if not self._is_about(settings):
             self.pinned, self.masked = {}, set()  # positions of another text mean nothing here
-        if not self.pinned:
-            return {}
-        if len(self.pinned) == len(self.trajectory):
+        if self.pinned and len(self.pinned) == len(self.trajectory):
             raise InputError("every token is pinned, so there is nothing to write; release one")
-        return {"length": len(self.trajectory), "pinned": dict(self.pinned)}
+        steering = {"length": len(self.trajectory), "pinned": dict(self.pinned)} if self.pinned else {}
+        return Run(self.inverter, settings, self.look(settings).vector, steering)
 
-    def _from_step(self, settings: Settings, step: int | None) -> tuple[dict[str, Any], Trajectory]:
-        """The steering of a run from `step`, and the trajectory up to it."""
+    def _from_step(self, settings: Settings, step: int | None) -> Run:
         if not self._is_about(settings):
             raise InputError("there is nothing to run on from with this input; press Invert first")
         start, hidden = self._grid(step)
@@ -185,7 +177,8 @@ class Session:
         steering = {"length": len(self.trajectory), "pinned": dict(self.pinned), "start": start}
         if POLICY_BY_NAME.get(settings.policy) not in REMASKING:  # more steps would show nothing
             steering["num_steps"] = min(settings.num_steps, len(hidden))
-        return steering, until(self.trajectory, self._at(step))
+        before = until(self.trajectory, self._at(step))
+        return Run(self.inverter, settings, self.look(settings).vector, steering, before)
 
     def _may_resume(self, settings: Settings, step: int | None) -> bool:
         """True when the held run can simply go on: nothing was changed since."""
@@ -195,10 +188,6 @@ class Session:
         return not is_steered and self._at(step) == self.trajectory.num_steps
 
     # ── the thread ──
-
-    def _start(self, settings: Settings, steering: dict, before: Trajectory | None, allowed: float) -> None:
-        self._run = Run(self.inverter, settings, self.look(settings).vector, steering, before)
-        self._go(allowed)
 
     def _go(self, allowed: float) -> None:
         """Work for as many steps, then hold."""
@@ -213,27 +202,21 @@ class Session:
                 self._show(self._run.trajectory)
                 if isinstance(seen, Step):
                     allowed -= seen.index > 0
-                    if self._holds(seen, allowed):
+                    with self._lock:  # a Stop comes before or after this, not between
+                        holds = allowed <= 0 and seen.index < seen.num_steps and not self._stop
+                        self.state = HELD if holds else RUNNING
+                    if holds:
                         return self.changed()
                 if self._stop:
                     break
             self._finish()
         except Exception as error:  # in a thread nobody else would hear of it, and the person would wait for ever
-            self.error = said(error)
-            self._tell(None)
-
-    def _holds(self, step: Step, allowed: float) -> bool:
-        with self._lock:
-            holds = allowed <= 0 and step.index < step.num_steps and not self._stop
-            self.state = HELD if holds else RUNNING
-        return holds
+            self.state, self.outcome, self.error = IDLE, None, said(error)
+            self.changed()
 
     def _finish(self) -> None:
         self._show(self._run.result)
-        self._tell(Outcome.of(self._run, self.outcome))
-
-    def _tell(self, outcome: Outcome | None) -> None:
-        self.state, self.outcome = IDLE, outcome
+        self.state, self.outcome = IDLE, Outcome.of(self._run, self.outcome)
         self.changed()
 
     def _show(self, own: Trajectory) -> None:

@@ -1,7 +1,6 @@
 """Settings: what a person has set in the lab, checked against its limits; View: the vector that they give."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,9 @@ from invlib.search import BestOf, Strategy, SwapBeam
 
 POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
 DRAFTS = 32  # encoded before a search edits the closest of them
-LABELS = {"num_steps": "steps", "candidates": "candidates", "max_queries": "the search budget", "seed": "the seed"}
+LABELS = {"num_steps": "steps", "max_queries": "the search budget"} | {
+    name: f"the {name}" for name in ("text", "perturbation", "strength", "policy", "seed")
+}
 KINDS_IN_WORDS = {"int": "a whole number", "float": "a number", "str": "text"}
 
 
@@ -44,21 +45,20 @@ class Kind:
     default: float
 
 
-def _alone(kind: Callable[[float], perturb.Perturbation]) -> Callable[[float, int], perturb.Perturbation]:
-    return lambda strength, _: kind(strength)
-
-
-def _truncation(share: float, embed_dim: int) -> perturb.Perturbation:
-    return perturb.Truncation(max(1, round(share * embed_dim)), embed_dim)
-
-
 KINDS: dict[str, Kind] = {
-    "gaussian": Kind(_alone(perturb.GaussianNoise), "Gaussian noise, σ per coordinate", 0.0, 0.1, 0.002, 0.0),
-    "bounded": Kind(_alone(perturb.BoundedNoise), "Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5),
-    "quantised": Kind(lambda n, _: perturb.AbsmaxQuantisation(int(n)), "Quantised, bits a coordinate", 2, 8, 1, 4),
-    "binary": Kind(lambda _, embed_dim: perturb.Binary(embed_dim), "Signs only, 1 bit a coordinate", 1, 1, 1, 1),
-    "truncated": Kind(_truncation, "Cut off, share of coordinates kept", 0.05, 1.0, 0.05, 0.5),
-    "dropout": Kind(_alone(perturb.CoordinateDropout), "Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3),
+    "gaussian": Kind(lambda s, _: perturb.GaussianNoise(s), "Gaussian noise, σ per coordinate", 0.0, 0.1, 0.002, 0.0),
+    "bounded": Kind(lambda s, _: perturb.BoundedNoise(s), "Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5),
+    "quantised": Kind(lambda s, _: perturb.AbsmaxQuantisation(int(s)), "Quantised, bits a coordinate", 2, 8, 1, 4),
+    "binary": Kind(lambda _, n: perturb.Binary(n), "Signs only, 1 bit a coordinate", 1, 1, 1, 1),
+    "truncated": Kind(
+        lambda s, n: perturb.Truncation(max(1, round(s * n)), n),
+        "Cut off, share of coordinates kept",
+        0.05,
+        1.0,
+        0.05,
+        0.5,
+    ),
+    "dropout": Kind(lambda s, _: perturb.CoordinateDropout(s), "Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3),
 }
 
 
@@ -86,27 +86,27 @@ class Settings:
         try:
             return from_dict(cls, dict(values))
         except InputError as error:
-            raise InputError(re.sub(r"^(\w+) must be (int|float|str),", _in_words, str(error))) from None
+            name, must, kind = str(error).partition(" must be ")
+            kind, got, value = kind.partition(", got ")
+            name, kind = LABELS.get(name, name), KINDS_IN_WORDS.get(kind, kind)
+            raise InputError(name + must + kind + got + value) from None
 
     def check(self, limits: Limits) -> None:
         """Raise the `InputError` of the first setting outside its limits."""
-        self._check_text(limits.characters)
+        if self.vector is None and not self.text.strip():
+            raise InputError("there is no text to invert; type a sentence, or choose Vector and paste one")
+        length, most = len(self.text), limits.characters
+        if length > most:
+            raise InputError(f"the text has {length:,} characters; the lab takes {most:,} at most: shorten it")
         for name, known in (("policy", POLICY_BY_NAME), ("perturbation", KINDS)):
             if getattr(self, name) not in known:
                 raise InputError(f"there is no {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
         if not math.isfinite(self.strength):
             raise InputError(f"the strength must be a number, got {self.strength!r}")
-        highest = {name: getattr(limits, name, 2**63 - 1) for name in LABELS}
         for name, low in (("num_steps", 1), ("candidates", 1), ("max_queries", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if not low <= value <= highest[name]:
-                raise InputError(f"{LABELS[name]} must be from {low} to {highest[name]:,}, got {value:,}")
-
-    def _check_text(self, most: int) -> None:
-        if self.vector is None and not self.text.strip():
-            raise InputError("there is no text to invert; type a sentence, or choose Vector and paste one")
-        if len(self.text) > most:
-            raise InputError(f"the text has {len(self.text):,} characters; the lab takes {most:,} at most: shorten it")
+            value, most = getattr(self, name), getattr(limits, name, 2**63 - 1)
+            if not low <= value <= most:
+                raise InputError(f"{LABELS.get(name, name)} must be from {low} to {most:,}, got {value:,}")
 
     def is_same_input(self, other: "Settings") -> bool:
         """True when both invert the same text or vector."""
@@ -158,11 +158,5 @@ class View:
         clean = given if settings.vector is None else perturb.unit(given)
         generator = torch.Generator().manual_seed(settings.seed)
         seen = perturb.apply(settings.disturbance(embed_dim), clean, generator)
-        stored = seen.stored[0].astype(np.float64)
-        vector = check_vectors(seen.vectors, embed_dim)[0]
-        return cls(vector, float(np.linalg.norm(stored)), len(stored), float(seen.cosines[0]))
-
-
-def _in_words(found: re.Match) -> str:
-    name, kind = found.groups()
-    return f"{LABELS.get(name, f'the {name}')} must be {KINDS_IN_WORDS[kind]},"
+        norm = float(np.linalg.norm(seen.stored[0].astype(np.float64)))
+        return cls(check_vectors(seen.vectors, embed_dim)[0], norm, len(seen.stored[0]), float(seen.cosines[0]))

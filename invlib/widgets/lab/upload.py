@@ -23,25 +23,22 @@ def read_vector(content: bytes | str, name: str = "") -> np.ndarray:
         raise InputError(f"{told} has {len(content):,} bytes; one vector needs less than {MAX_BYTES:,}")
     if isinstance(content, bytes) and content.startswith(b"\x93NUMPY"):
         return _one_row(_read_npy(content, told), told)
-    if isinstance(content, bytes):
-        try:
-            content = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise InputError(f"{told} is neither .npy nor text; give .npy, .json or comma-separated numbers") from None
-    if not content.strip():
+    try:
+        text = content.decode("utf-8-sig").strip() if isinstance(content, bytes) else content.strip()
+    except UnicodeDecodeError:
+        raise InputError(f"{told} is neither .npy nor text; give .npy, .json or comma-separated numbers") from None
+    if not text:
         raise InputError("there is no vector; paste its numbers or choose a .npy, .json or .csv file")
-    numbers = _read_json(content, told) if content.lstrip()[0] in "[{" else _read_numbers(content, told)
-    return _one_row(numbers, told)
+    return _one_row(_read_json(text, told) if text[0] in "[{" else _read_numbers(text, told), told)
 
 
 def _read_npy(content: bytes, told: str) -> np.ndarray:
     try:
         return np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:  # a header may claim any size
+        what = f"is not a .npy file that can be read: cut off or damaged ({first_line(error)}); save it again"
         if "allow_pickle" in str(error):
             what = "holds Python objects, which could run code; save plain numbers with numpy.save"
-        else:
-            what = f"is not a .npy file that can be read: cut off or damaged ({first_line(error)}); save it again"
         raise InputError(f"{told} {what}") from None
 
 
@@ -64,9 +61,7 @@ def _read_numbers(content: str, told: str) -> np.ndarray:
         try:
             numbers.append(float(word))
         except ValueError:
-            raise InputError(
-                f"{told}: entry {place}, {word[:20]!r}, is not a number; separate numbers by commas"
-            ) from None
+            raise InputError(f"{told}: entry {place}, {word[:20]!r}, is not a number; separate by commas") from None
     return np.array(numbers)
 
 
