@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.widgets.lab.run import Run
 from invlib.widgets.lab.settings import Settings
@@ -13,22 +12,16 @@ from invlib.widgets.lab.settings import Settings
 def code(run: Run) -> str:
     """What gives the same text in a notebook of one's own."""
     settings, inverter = run.settings, run.inverter
-    seeded = _Name(f"torch.Generator().manual_seed({settings.seed})")
-    steering = {name: _spelled(value, inverter) for name, value in run.steering.items() if value}
-    options = settings.options | steering | {"policy": _Name(settings.policy), "generator": seeded}
+    seeded = f"torch.Generator().manual_seed({settings.seed})"
+    steering = {name: _spelled(value, inverter.tokenizer) for name, value in run.steering.items() if value}
+    options = {name: repr(value) for name, value in (settings.options | steering).items()}
+    options |= {"policy": settings.policy, "generator": seeded}
     lines = [
         f"inverter = invlib.Inverter.load({_load(inverter)})",
         f"vectors = {_vectors(settings, inverter.config.embedding_cond_dim, seeded)}",
-        f"result = inverter.invert(vectors, {', '.join(f'{name}={value!r}' for name, value in options.items())})",
+        f"result = inverter.invert(vectors, {', '.join(f'{name}={value}' for name, value in options.items())})",
     ]
     return "\n".join([*_imports(settings), "", *lines])
-
-
-class _Name(str):
-    """Code that stands for itself: its repr has no quotation marks."""
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 def _imports(settings: Settings) -> list[str]:
@@ -58,15 +51,9 @@ def _vectors(settings: Settings, embed_dim: int, seeded: str) -> str:
     return f"perturb.apply(perturb.{settings.disturbance(embed_dim)!r}, {unit}, {seeded}).vectors"
 
 
-def _spelled(value: Any, inverter: Inverter) -> Any:
-    """Tokens by position in words; numbers as they are."""
-    return {i: _word(token, inverter) for i, token in sorted(value.items())} if isinstance(value, dict) else value
-
-
-def _word(token: int, inverter: Inverter) -> int | str:
-    """The piece, where it alone names the token; else the id."""
-    (piece,) = inverter.tokenizer.pieces([token])
-    try:
-        return piece if inverter.token_id(piece) == token else token
-    except InputError:
-        return token
+def _spelled(value: Any, tokenizer: Any) -> Any:
+    """Tokens by position as pieces where these alone name them, else as ids; numbers as they are."""
+    if not isinstance(value, dict):
+        return value
+    pieces = zip(sorted(value.items()), tokenizer.pieces([value[i] for i in sorted(value)]), strict=True)
+    return {i: piece if tokenizer.ids_of(piece) == [token] else token for (i, token), piece in pieces}

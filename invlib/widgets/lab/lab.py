@@ -16,8 +16,6 @@ from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings,
 from invlib.widgets.lab.upload import read_vector
 from invlib.widgets.player import frames, static_html
 
-EXAMPLE = "Meet me at the station at nine."
-
 
 class Lab(page.Pane):
     """The view of one `Session`. What a person types stays in the page; what came back travels in these traits."""
@@ -90,7 +88,7 @@ class Lab(page.Pane):
         return f"{asked} → {outcome.text}"
 
 
-def lab(inverter: Any, text: str = EXAMPLE, *, limits: Limits | None = None) -> Lab:
+def lab(inverter: Any, text: str = "Meet me at the station at nine.", *, limits: Limits | None = None) -> Lab:
     """The inversion lab: a sentence or a vector in, what comes back out, and every step in between to touch.
 
     text: what stands in the field at first. limits: what one person may ask for.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ ROWS = ("tokens", "confidence", "top_ids", "top_probs")  # of a trajectory, one 
 class Run:
     """What `Inverter.invert` does with one vector, for somebody who watches.
 
-    Iterate it for every Step of the drafts and the best `Found` of every round of a search, as they happen. Who stops
-    has all that there is by then, and may go on later.
+    Iterate `work` for every Step of the drafts and the best `Found` of every round of a search, as they happen. Who
+    stops has all that there is by then, and may go on later.
     """
 
     inverter: Inverter
@@ -41,27 +42,21 @@ class Run:
     is_whole: bool = False  # nobody stopped it
     began: float = field(default_factory=time.perf_counter)
 
-    def __post_init__(self) -> None:
-        self._work = self._inverted()
-
-    def __iter__(self) -> Iterator[Step | Found]:
-        return self._work
-
-    def _inverted(self) -> Iterator[Step | Found]:
+    @cached_property
+    def work(self) -> Iterator[Step | Found]:
         options = self.settings.options | self.steering
-        is_verified, _ = options.pop("verify", False), options.pop("search", ())
+        strategies, _ = options.pop("search", ()), options.pop("verify", False)
         streams = row_streams(options.pop("candidates", 1), torch.Generator().manual_seed(self.settings.seed))
         yield from self._drafts(streams, **options)
-        if is_verified:
+        if strategies:
+            yield from self._search(streams[0])
+        else:
             encode, self.encoder_queries = self.inverter.encoder.encode, int(bool(self.text.strip()))
             self.cosine = float(metrics.reencoded_cosines(self.vector[None], [self.text], encode)[0])
-        else:
-            yield from self._search(streams[0])
         self.is_whole = True
 
     @property
     def text(self) -> str:
-        """What came back."""
         return self.trajectory.text if self.found is None else self.found.text
 
     @property

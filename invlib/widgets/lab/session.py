@@ -55,28 +55,24 @@ class Session:
         """The best text of a search that is running."""
         return self._run.found if self.state == RUNNING else None
 
-    # ── what is asked for ──
-
     def invert(self, settings: Settings) -> None:
         """Start from all masks but the pinned tokens."""
         self._refuse_while_running()
-        self._run = self._from_masks(settings)
-        self._go(np.inf)
+        self._go(self._from_masks(settings), np.inf)
 
     def run_on(self, settings: Settings, step: int | None = None) -> None:
         """Go on from what stands at `step` (default: the last one), with the pins and masks set since."""
         self._refuse_while_running()
-        if not self._may_resume(settings, step):
-            self._run = self._from_step(settings, step)
-        self._go(np.inf)
+        self._go(self._held(settings, step) or self._from_step(settings, step), np.inf)
 
     def step_once(self, settings: Settings, step: int | None = None) -> None:
         """Take one step and hold: of the run that is held, on from what is masked, or from all masks."""
         self._refuse_while_running()
-        if not self._may_resume(settings, step):
+        run = self._held(settings, step)
+        if run is None:
             goes_on = self._is_about(settings) and self._grid(step)[1]
-            self._run = self._from_step(settings, step) if goes_on else self._from_masks(settings)
-        self._go(1)
+            run = self._from_step(settings, step) if goes_on else self._from_masks(settings)
+        self._go(run, 1)
 
     def stop(self) -> None:
         """End the work within one step; what was seen so far stays. Without work it does nothing."""
@@ -127,8 +123,6 @@ class Session:
         self.masked = (self.masked - {position}) | masked
         self.changed()
 
-    # ── what stands there ──
-
     def _check_steerable(self, position: int) -> None:
         self._refuse_while_running()
         if self.trajectory is None:
@@ -157,8 +151,6 @@ class Session:
         """True when what is shown came from the same input."""
         return self.trajectory is not None and self._shown.settings.is_same_input(settings)
 
-    # ── how a run begins ──
-
     def _from_masks(self, settings: Settings) -> Run:
         """From all masks but the pinned."""
         if not self._is_about(settings):
@@ -180,25 +172,23 @@ class Session:
         before = until(self.trajectory, self._at(step))
         return Run(self.inverter, settings, self.look(settings).vector, steering, before)
 
-    def _may_resume(self, settings: Settings, step: int | None) -> bool:
-        """True when the held run can simply go on: nothing was changed since."""
+    def _held(self, settings: Settings, step: int | None) -> Run | None:
+        """The held run, if it can simply go on: nothing was changed since."""
         if self.state != HELD or settings != self._run.settings:
-            return False
+            return None
         is_steered = self.masked or self.pinned != self._run.steering.get("pinned", {})
-        return not is_steered and self._at(step) == self.trajectory.num_steps
+        return None if is_steered or self._at(step) < self.trajectory.num_steps else self._run
 
-    # ── the thread ──
-
-    def _go(self, allowed: float) -> None:
+    def _go(self, run: Run, allowed: float) -> None:
         """Work for as many steps, then hold."""
-        self.state, self._stop = RUNNING, False
+        self._run, self.state, self._stop = run, RUNNING, False
         self._thread = threading.Thread(target=self._work, args=(allowed,), daemon=True, name="inversion")
         self._thread.start()
 
     def _work(self, allowed: float) -> None:
         self.changed()
         try:
-            for seen in self._run:
+            for seen in self._run.work:
                 self._show(self._run.trajectory)
                 if isinstance(seen, Step):
                     allowed -= seen.index > 0
@@ -211,12 +201,12 @@ class Session:
                     break
             self._finish()
         except Exception as error:  # in a thread nobody else would hear of it, and the person would wait for ever
-            self.state, self.outcome, self.error = IDLE, None, said(error)
+            self.error, self.outcome, self.state = said(error), None, IDLE
             self.changed()
 
     def _finish(self) -> None:
         self._show(self._run.result)
-        self.state, self.outcome = IDLE, Outcome.of(self._run, self.outcome)
+        self.outcome, self.state = Outcome.of(self._run, self.outcome), IDLE
         self.changed()
 
     def _show(self, own: Trajectory) -> None:

@@ -50,14 +50,7 @@ KINDS: dict[str, Kind] = {
     "bounded": Kind(lambda s, _: perturb.BoundedNoise(s), "Bounded noise, largest length", 0.0, 2.0, 0.05, 0.5),
     "quantised": Kind(lambda s, _: perturb.AbsmaxQuantisation(int(s)), "Quantised, bits a coordinate", 2, 8, 1, 4),
     "binary": Kind(lambda _, n: perturb.Binary(n), "Signs only, 1 bit a coordinate", 1, 1, 1, 1),
-    "truncated": Kind(
-        lambda s, n: perturb.Truncation(max(1, round(s * n)), n),
-        "Cut off, share of coordinates kept",
-        0.05,
-        1.0,
-        0.05,
-        0.5,
-    ),
+    "truncated": Kind(lambda s, n: perturb.Truncation(round(s * n), n), "Cut off, share kept", 0.05, 1.0, 0.05, 0.5),
     "dropout": Kind(lambda s, _: perturb.CoordinateDropout(s), "Coordinates set to 0, share", 0.0, 0.95, 0.05, 0.3),
 }
 
@@ -131,9 +124,9 @@ class Settings:
 
     @property
     def search(self) -> tuple[Strategy, ...]:
-        """The best of some drafts, then edits, within the budget."""
+        """The best of some drafts, then edits, within the budget; none without one."""
         if self.max_queries <= DRAFTS:
-            return (BestOf(self.max_queries),)
+            return (BestOf(self.max_queries),) if self.max_queries else ()
         return (BestOf(DRAFTS), SwapBeam(max_queries=self.max_queries))
 
 
@@ -156,7 +149,6 @@ class View:
         if settings.is_clean:
             return cls(vectors[0], float(np.linalg.norm(given)), embed_dim, 1.0)
         clean = given if settings.vector is None else perturb.unit(given)
-        generator = torch.Generator().manual_seed(settings.seed)
-        seen = perturb.apply(settings.disturbance(embed_dim), clean, generator)
+        seen = perturb.apply(settings.disturbance(embed_dim), clean, torch.Generator().manual_seed(settings.seed))
         norm = float(np.linalg.norm(seen.stored[0].astype(np.float64)))
         return cls(check_vectors(seen.vectors, embed_dim)[0], norm, len(seen.stored[0]), float(seen.cosines[0]))
