@@ -50,8 +50,8 @@ class Mixture:
         levels: RMS of gate, scale and shift per part; null where the part has none
         """
         vectors = np.concatenate([interpolate(*self.vectors[:, None], weight) for weight, _ in requests])
-        own = self._modulation(vectors)
-        chosen = [self._chosen(own.rows([row]), choices) for row, (_, choices) in enumerate(requests)]
+        mixed = self._modulation(vectors)
+        chosen = [self._chosen(mixed.rows([row]), choices) for row, (_, choices) in enumerate(requests)]
         written = self._written(Modulation.cat(chosen), vectors)
         texts = [self.inverter.tokenizer.decode([token for token, _ in row]) for row in written]
         again = metrics.reencoded(texts, self.inverter.encoder.encode, vectors.shape[1])
@@ -60,7 +60,7 @@ class Mixture:
                 "weight": weight,
                 "choices": list(choices),
                 "tokens": [
-                    [*self.inverter.tokenizer.pieces([token]), round(1000 * p), *(token in own for own in self.sources)]
+                    [*self.inverter.tokenizer.pieces([token]), round(1000 * p), *(token in a for a in self.sources)]
                     for token, p in written[row]
                 ],
                 "text": texts[row],
@@ -112,9 +112,9 @@ class Mixer(page.Pane):
     wanted = traitlets.Dict().tag(sync=True)
     view = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, mixture: Mixture, **traits: Any):
+    def __init__(self, mixture: Mixture):
         self.mixture = mixture
-        super().__init__(view=self._answer(0.0, mixture.plain), **traits)
+        super().__init__(view=self._answer(0.0, mixture.plain))
         self.observe(self._asked, "wanted")
 
     def _asked(self, change: dict) -> None:
@@ -132,11 +132,8 @@ class Mixer(page.Pane):
         (view,) = self.mixture.views([(weight, choices)])
         return view | self.mixture.told
 
-    def static_html(self) -> str:
-        return static_html(self.mixture)
-
-    def static_text(self) -> str:
-        return self.view["text"]
+    def static(self) -> tuple[str, str]:
+        return static_html(self.mixture), self.view["text"]
 
 
 def mixer(inverter: Inverter, first: str, second: str) -> Mixer:

@@ -15,11 +15,11 @@ COLOUR = re.compile(r"--(\w+): light-dark\((#\w+), (#\w+)\)")
 
 
 class Pane(anywidget.AnyWidget):
-    """A widget whose output also carries its `static_html`, a page that needs no kernel, and its `static_text`."""
+    """A widget whose output also carries what `static` gives: a page that needs no kernel, and plain text."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, "text/html": self.static_html(), "text/plain": self.static_text()}, metadata
+        return data | dict(zip(("text/html", "text/plain"), self.static(), strict=True)), metadata
 
 
 def script(*names: str) -> str:

@@ -17,11 +17,8 @@ class Player(page.Pane):
     _css = page.style("player")
     frames = traitlets.Dict().tag(sync=True)
 
-    def static_html(self) -> str:
-        return static_html(self.frames)
-
-    def static_text(self) -> str:
-        return self.frames["text"]
+    def static(self) -> tuple[str, str]:
+        return static_html(self.frames), self.frames["text"]
 
 
 def player(trajectory: Any) -> Player:

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-from invlib.inverter import Inverter
 from invlib.widgets.lab.run import Run
 from invlib.widgets.lab.settings import Settings
 
@@ -12,12 +11,15 @@ from invlib.widgets.lab.settings import Settings
 def code(run: Run) -> str:
     """What gives the same text in a notebook of one's own."""
     settings, inverter = run.settings, run.inverter
+    device, dtype = str(inverter.model.device), next(inverter.model.parameters()).dtype
+    device = "" if device == "cpu" else f", device={device!r}"
+    dtype = "" if dtype == torch.float32 else f", dtype={dtype}"
     seeded = f"torch.Generator().manual_seed({settings.seed})"
     steering = {name: _spelled(value, inverter.tokenizer) for name, value in run.steering.items() if value}
     options = {name: repr(value) for name, value in (settings.options | steering).items()}
     options |= {"policy": settings.policy, "generator": seeded}
     lines = [
-        f"inverter = invlib.Inverter.load({_load(inverter)})",
+        f"inverter = invlib.Inverter.load({inverter.name!r}{device}{dtype})",
         f"vectors = {_vectors(settings, inverter.config.embedding_cond_dim, seeded)}",
         f"result = inverter.invert(vectors, {', '.join(f'{name}={value}' for name, value in options.items())})",
     ]
@@ -34,12 +36,6 @@ def _imports(settings: Settings) -> list[str]:
         f"from invlib.search import {strategies}": settings.max_queries > 0,
     }
     return [line for line, is_needed in needed.items() if is_needed]
-
-
-def _load(inverter: Inverter) -> str:
-    device, dtype = str(inverter.model.device), next(inverter.model.parameters()).dtype
-    device = "" if device == "cpu" else f", device={device!r}"
-    return f"{inverter.name!r}{device}" + ("" if dtype == torch.float32 else f", dtype={dtype}")
 
 
 def _vectors(settings: Settings, embed_dim: int, seeded: str) -> str:

@@ -34,24 +34,32 @@ class Lab(page.Pane):
 
     def __init__(self, inverter: Inverter, text: str, limits: Limits):
         self.session = Session(inverter, limits, changed=self._tell)
-        super().__init__(options=_options(inverter, text, limits), progress={"state": self.session.state})
+        kinds = {name: {key: value for key, value in vars(of).items() if key != "make"} for name, of in KINDS.items()}
+        options = {
+            "text": text,
+            "encoder": inverter.config.encoder_model,
+            "embed_dim": inverter.config.embedding_cond_dim,
+            "policies": {name: policy.__doc__.strip().splitlines()[0] for name, policy in POLICY_BY_NAME.items()},
+            "kinds": kinds,
+            "limits": asdict(limits),
+            "defaults": asdict(Settings(max_queries=200)),
+        }
+        super().__init__(options=options, progress={"state": self.session.state})
         self.on_msg(self._on_message)
 
     def _on_message(self, _: Any, content: dict, buffers: list) -> None:
         try:
             self.notice = {}
             if content["do"] == "upload":
-                self._upload(content["name"], bytes(buffers[0]))
+                self._upload(str(content["name"]), bytes(buffers[0]))
             else:
                 ACTIONS[content["do"]](self.session, content)
-        except Busy as busy:
-            self.notice = {"kind": "note", "text": _sentence(busy)}
         except Exception as error:  # a callback's error goes to a log that nobody at the page reads
-            self.notice = {"kind": "error", "text": _sentence(said(error))}
+            self.notice = {"kind": "note" if isinstance(error, Busy) else "error", "text": _sentence(said(error))}
         self.answered = {name: content.get(name) for name in ("page", "number")}
 
     def _upload(self, name: str, content: bytes) -> None:
-        numbers = read_vector(content, str(name))
+        numbers = read_vector(content, name)
         check_vectors(numbers, self.session.inverter.config.embedding_cond_dim)
         # Into the page's own field, so that there is one way in. str: the shortest that reads back to the same float.
         self.uploaded = {"name": name, "numbers": ", ".join(str(number) for number in numbers)}
@@ -73,19 +81,14 @@ class Lab(page.Pane):
         found = session.found and {"text": session.found.text, "cosine": round(session.found.cosine, 4)}
         self.progress = {"state": session.state, "found": found}
 
-    def static_html(self) -> str:
-        """The player of what has come back by now, for a page without a kernel."""
+    def static(self) -> tuple[str, str]:
+        """The player of what has come back by now."""
         hint = "<p><em>The inversion lab needs a kernel: open this notebook in JupyterLab to use it.</em></p>"
-        if not self.frames:
-            return hint
-        return f"<p>{escape(self.static_text())}</p>\n{static_html(self.frames)}\n{hint}"
-
-    def static_text(self) -> str:
-        outcome = self.session.outcome
-        if outcome is None:
-            return "Inversion lab: nothing inverted yet"
-        asked = outcome.settings.text if outcome.settings.vector is None else "a vector"
-        return f"{asked} → {outcome.text}"
+        outcome, text = self.session.outcome, "Inversion lab: nothing inverted yet"
+        if outcome is not None:
+            asked = outcome.settings.text if outcome.settings.vector is None else "a vector"
+            text = f"{asked} → {outcome.text}"
+        return f"<p>{escape(text)}</p>\n{static_html(self.frames)}\n{hint}" if self.frames else hint, text
 
 
 def lab(inverter: Any, text: str = "Meet me at the station at nine.", *, limits: Limits | None = None) -> Lab:
@@ -121,19 +124,6 @@ ACTIONS: dict[str, Callable[[Session, dict], Any]] = {
 }
 
 
-def _options(inverter: Inverter, text: str, limits: Limits) -> dict:
-    kinds = {name: {key: value for key, value in vars(kind).items() if key != "make"} for name, kind in KINDS.items()}
-    return {
-        "text": text,
-        "encoder": inverter.config.encoder_model,
-        "embed_dim": inverter.config.embedding_cond_dim,
-        "policies": {name: policy.__doc__.strip().splitlines()[0] for name, policy in POLICY_BY_NAME.items()},
-        "kinds": kinds,
-        "limits": asdict(limits),
-        "defaults": {**asdict(Settings()), "max_queries": 200},
-    }
-
-
 def _frames(session: Session) -> dict:
     """Those of the player, and from which step on each pinned position was. A pinned token has no probability."""
     trajectory, since = session.trajectory, dict(sorted(session.pinned_since.items()))
@@ -155,6 +145,5 @@ def _vector(view: View) -> dict:
     }
 
 
-def _sentence(error: Any) -> str:
-    text = str(error).strip()
+def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]

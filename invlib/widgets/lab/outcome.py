@@ -44,19 +44,11 @@ class Outcome:
         settings, text, note = run.settings, run.text, _note(run)
         is_scored = settings.vector is None and metrics.words(settings.text)
         is_compared = before and before.text not in ("", text) and before.settings.is_same_input(settings)
-        return cls(
-            settings=settings,
-            text=text,
-            cosine=run.cosine,
-            scores={name: of(settings.text, text) for name, of in metrics.PER_TEXT.items()} if is_scored else {},
-            pairs=aligned(settings.text, text) if is_scored else [],
-            changes=aligned(before.text, text) if is_compared else [],
-            model_calls=run.model_calls,
-            encoder_queries=run.encoder_queries,
-            seconds=time.perf_counter() - run.began,
-            code=None if note else code(run),
-            note=note,
-        )
+        scores = {name: of(settings.text, text) for name, of in metrics.PER_TEXT.items()} if is_scored else {}
+        pairs = aligned(settings.text, text) if is_scored else []
+        changes = aligned(before.text, text) if is_compared else []
+        costs = (run.model_calls, run.encoder_queries, time.perf_counter() - run.began)
+        return cls(settings, text, run.cosine, scores, pairs, changes, *costs, None if note else code(run), note)
 
 
 def _note(run: Run) -> str:

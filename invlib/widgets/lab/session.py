@@ -169,8 +169,8 @@ class Session:
         steering = {"length": len(self.trajectory), "pinned": dict(self.pinned), "start": start}
         if POLICY_BY_NAME.get(settings.policy) not in REMASKING:  # more steps would show nothing
             steering["num_steps"] = min(settings.num_steps, len(hidden))
-        before = until(self.trajectory, self._at(step))
-        return Run(self.inverter, settings, self.look(settings).vector, steering, before)
+        vector = self.look(settings).vector
+        return Run(self.inverter, settings, vector, steering, until(self.trajectory, self._at(step)))
 
     def _held(self, settings: Settings, step: int | None) -> Run | None:
         """The held run, if it can simply go on: nothing was changed since."""
