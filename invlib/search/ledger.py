@@ -59,7 +59,8 @@ class Ledger:
         texts = [self.decode(tokens) for tokens in candidates]
         new = {text: tokens for text, tokens in zip(texts, candidates, strict=True) if text.strip()}
         asked = [text for text in new if text not in self.found][: max(0, self.left)]
-        for text, vector in zip(asked, self._encoded(asked), strict=False):  # nothing came back after an error
+        vectors = self._encoded(asked) if asked else ()
+        for text, vector in zip(asked, vectors, strict=False):  # nothing came back after an error
             self.found[text] = Found(text, new[text], vector, float(vector @ self.vector))
         return [self.found.get(text) for text in texts]
 
@@ -68,8 +69,6 @@ class Ledger:
         return fits and all(i < len(tokens) and tokens[i] == token for i, token in self.pinned.items())
 
     def _encoded(self, texts: list[str]) -> Iterable[np.ndarray]:
-        if not texts:
-            return ()
         try:
             vectors = np.asarray(self.encode(texts), dtype=np.float32)
         except Exception as error:  # whatever a service raises: what was found so far must not be lost

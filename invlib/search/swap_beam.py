@@ -77,8 +77,8 @@ class SwapBeam(Strategy):
         for _ in range(self.breadth // 2):
             length = int(target.random.integers(1, max(2, len(tokens) // 2 + 1)))
             first = int(target.random.integers(0, len(tokens) - length + 1))
-            size = max(1, length + int(target.random.integers(-1, 2)))
-            size = min(size, len(target.length_probs) - len(tokens) + length)
+            room = len(target.length_probs) - len(tokens) + length
+            size = min(max(1, length + int(target.random.integers(-1, 2))), room)
             spans.append((first, length, size))
             starts.append(tokens[:first] + (target.mask_token_id,) * size + tokens[first + length :])
         return [

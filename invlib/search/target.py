@@ -69,8 +69,7 @@ class Target:
         self, starts: Sequence[Tokens], temperature: float, order_noise: float, num_steps: int = REFILL_STEPS
     ) -> list[Tokens]:
         """The starts with their masks filled by the denoiser; those without a mask stay as they are."""
-        pinned = self.ledger.pinned
-        starts = [tuple(pinned.get(i, token) for i, token in enumerate(start)) for start in starts]
+        starts = [tuple(self.ledger.pinned.get(i, token) for i, token in enumerate(start)) for start in starts]
         open_starts = [start for start in starts if self.mask_token_id in start]
         if not open_starts:
             return starts
@@ -97,21 +96,19 @@ class Target:
 
     def alternatives(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "length vocab"]:
         """log p(. | all other tokens) at every position, under the modulation of the vector `toward`."""
-        mask = self.mask_token_id
-        return self._log_probs([(*tokens[:i], mask, *tokens[i + 1 :]) for i in range(len(tokens))], toward)
+        return self._log_probs([(tokens[:i], tokens[i + 1 :]) for i in range(len(tokens))], toward)
 
     def insertions(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "gap vocab"]:
         """log p(. | all tokens) of a new token in every gap, the one before the first token first."""
         if len(tokens) >= len(self.length_probs):  # the text is as long as it may be: no gap takes a token
             return torch.empty(0, 0)
-        mask = self.mask_token_id
-        return self._log_probs([(*tokens[:gap], mask, *tokens[gap:]) for gap in range(len(tokens) + 1)], toward)
+        return self._log_probs([(tokens[:gap], tokens[gap:]) for gap in range(len(tokens) + 1)], toward)
 
     @torch.no_grad()
-    def _log_probs(self, rows: list[Tokens], toward: np.ndarray) -> Float[Tensor, "row vocab"]:
-        """At the one mask of every row, a model call each."""
-        grid = torch.tensor(rows, device=self.device)
-        self.model_calls += len(rows)
-        predict = self.denoiser(torch.full((len(rows),), len(rows[0]), device=self.device), toward)
-        logits = predict(grid, torch.arange(len(rows), device=self.device), grid == self.mask_token_id)
+    def _log_probs(self, around: list[tuple[Tokens, Tokens]], toward: np.ndarray) -> Float[Tensor, "row vocab"]:
+        """Of the one token between what stands before and after it, a model call each."""
+        grid = torch.tensor([(*before, self.mask_token_id, *after) for before, after in around], device=self.device)
+        self.model_calls += len(grid)
+        predict = self.denoiser(torch.full_like(grid[:, 0], grid.shape[1]), toward)
+        logits = predict(grid, torch.arange(len(grid), device=self.device), grid == self.mask_token_id)
         return subs_logits(logits.float(), self.mask_token_id).log_softmax(dim=-1).cpu()

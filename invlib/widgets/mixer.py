@@ -154,9 +154,9 @@ def static_html(mixture: Mixture) -> str:
 
 def _levels(modulation: Modulation) -> list[list[float | None]]:
     """RMS of gate, scale and shift for every layer and the final norm."""
-    layers = [None if (v := getattr(modulation, name)) is None else _rms(v[0].flatten(1)) for name in PARTS]
-    table = [[None if part is None else part[layer] for part in layers] for layer in range(modulation.scale.shape[1])]
-    return [*table, [None, *_rms(modulation.final_scale), *_rms(modulation.final_shift)]]
+    nothing = [None] * modulation.scale.shape[1]
+    parts = [nothing if (v := getattr(modulation, name)) is None else _rms(v[0].flatten(1)) for name in PARTS]
+    return [*map(list, zip(*parts, strict=True)), [None, *_rms(modulation.final_scale), *_rms(modulation.final_shift)]]
 
 
 def _rms(values: torch.Tensor) -> list[float]:

@@ -24,13 +24,10 @@ class Player(page.Pane):
 def player(trajectory: Any) -> Player:
     """A view of one inversion: play, pause, step, scrub; hover or focus a token to see what else was considered.
 
-    trajectory: one entry of `Inversion.trajectories`. Raises `InputError` for anything else.
+    trajectory: one entry of `Inversion.trajectories`, of `inverter.invert(vectors)`. Raises `InputError` for all else.
     """
     if not isinstance(trajectory, Trajectory):
-        raise InputError(
-            f"the player shows one Trajectory, got {type(trajectory).__name__}; "
-            "pass result.trajectories[0] of result = inverter.invert(vectors)"
-        )
+        raise InputError(f"player shows one Trajectory, got {type(trajectory).__name__}; pass result.trajectories[0]")
     return Player(frames=frames(trajectory))
 
 

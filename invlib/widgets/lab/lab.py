@@ -51,18 +51,15 @@ class Lab(page.Pane):
         try:
             self.notice = {}
             if content["do"] == "upload":
-                self._upload(str(content["name"]), bytes(buffers[0]))
+                numbers = read_vector(bytes(buffers[0]), str(content["name"]))
+                check_vectors(numbers, self.session.inverter.config.embedding_cond_dim)
+                # Into the page's own field, so that there is one way in. str: what reads back to the same float.
+                self.uploaded = {"numbers": ", ".join(map(str, numbers))}
             else:
                 ACTIONS[content["do"]](self.session, content)
         except Exception as error:  # a callback's error goes to a log that nobody at the page reads
             self.notice = {"kind": "note" if isinstance(error, Busy) else "error", "text": _sentence(said(error))}
         self.answered = {name: content.get(name) for name in ("page", "number")}
-
-    def _upload(self, name: str, content: bytes) -> None:
-        numbers = read_vector(content, name)
-        check_vectors(numbers, self.session.inverter.config.embedding_cond_dim)
-        # Into the page's own field, so that there is one way in. str: the shortest that reads back to the same float.
-        self.uploaded = {"name": name, "numbers": ", ".join(str(number) for number in numbers)}
 
     def _tell(self) -> None:
         session = self.session
@@ -98,9 +95,7 @@ def lab(inverter: Any, text: str = "Meet me at the station at nine.", *, limits:
     `lab(inverter).session` does the same without a page. Raises `InputError` for what is no `Inverter`.
     """
     if not isinstance(inverter, Inverter):
-        raise InputError(
-            f"the lab needs an Inverter, got {type(inverter).__name__}; pass invlib.Inverter.load('minilm')"
-        )
+        raise InputError(f"a lab needs an Inverter, got {type(inverter).__name__}; pass invlib.Inverter.load('minilm')")
     return Lab(inverter, text, limits or Limits())
 
 
@@ -130,19 +125,15 @@ def _frames(session: Session) -> dict:
     confidence = trajectory.confidence.copy()
     for position, step in since.items():
         confidence[step:, position] = np.nan
-    told = frames(replace(trajectory, confidence=confidence))
-    return told | {"pinned": list(since), "pinned_since": list(since.values())}
+    steered = {"pinned": list(since), "pinned_since": list(since.values())}
+    return frames(replace(trajectory, confidence=confidence)) | steered
 
 
 def _vector(view: View) -> dict:
     top = float(np.abs(view.vector).max())
-    return {
-        "bars": np.rint(view.vector / top * 100).astype(int).tolist(),
-        "top": round(top, 4),
-        "norm": round(view.norm, 4),
-        "stored": view.stored,
-        "cosine": round(view.cosine, 4),
-    }
+    sizes = {"top": top, "norm": view.norm, "stored": view.stored, "cosine": view.cosine}
+    bars = np.rint(view.vector / top * 100).astype(int).tolist()
+    return {name: round(value, 4) for name, value in sizes.items()} | {"bars": bars}
 
 
 def _sentence(text: str) -> str:

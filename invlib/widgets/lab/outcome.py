@@ -1,14 +1,15 @@
-"""Outcome: what came back of a run, word by word beside the original, and what it cost."""
+"""Outcome: what came back of a run, word by word beside the original, what it cost, and the code that repeats it."""
 
 import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
+import torch
 from rapidfuzz.distance import Levenshtein
 
 from invlib import metrics
-from invlib.widgets.lab.code import code
 from invlib.widgets.lab.run import Run
 from invlib.widgets.lab.settings import Settings
 
@@ -36,12 +37,15 @@ class Outcome:
     encoder_queries: int
     seconds: float
     code: str | None  # repeats it; None for a run that was stopped
-    note: str  # what is worth knowing about how it ended
+    note: str  # how it ended, where that was before its time
 
     @classmethod
     def of(cls, run: Run, before: "Outcome | None") -> "Outcome":
         """What a run gave. before: the outcome before it."""
-        settings, text, note = run.settings, run.text, _note(run)
+        settings, text, last = run.settings, run.text, run.steps[-1]
+        note = "" if run.is_whole else f"stopped at step {last.index} of {last.num_steps}"
+        if run.error or (run.found and not run.is_whole):
+            note = f"{run.error or 'the search was stopped'}; this is the best text by then"
         is_scored = settings.vector is None and metrics.words(settings.text)
         is_compared = before and before.text not in ("", text) and before.settings.is_same_input(settings)
         scores = {name: of(settings.text, text) for name, of in metrics.PER_TEXT.items()} if is_scored else {}
@@ -51,20 +55,8 @@ class Outcome:
         return cls(settings, text, run.cosine, scores, pairs, changes, *costs, None if note else code(run), note)
 
 
-def _note(run: Run) -> str:
-    """How it ended, where that was before its time."""
-    if run.error or (run.found and not run.is_whole):
-        return f"{run.error or 'the search was stopped'}; this is the best text by then"
-    last = run.steps[-1]
-    return "" if run.is_whole else f"stopped at step {last.index} of {last.num_steps}"
-
-
 def aligned(expected: str, found: str) -> list[AlignedWord]:
-    """The words of both texts beside each other, in the units of `invlib.metrics.words`.
-
-    >>> [(p.expected, p.found, p.kind) for p in aligned("a cat sat", "a dog sat down")]
-    [('a', 'a', 'hit'), ('cat', 'dog', 'miss'), ('sat', 'sat', 'hit'), (None, 'down', 'extra')]
-    """
+    """The words of both texts beside each other, in the units of `invlib.metrics.words`."""
     a, b = metrics.words(expected), metrics.words(found)
     rows: list[tuple[str | None, str | None]] = []
     for step in Levenshtein.opcodes(a, b):
@@ -80,3 +72,50 @@ def _kind(expected: str | None, found: str | None, elsewhere: Counter) -> str:
     if (expected if found is None else found) in elsewhere:
         return "moved"
     return "extra" if expected is None else "miss"
+
+
+def code(run: Run) -> str:
+    """What gives the same text in a notebook of one's own."""
+    settings, inverter = run.settings, run.inverter
+    device, dtype = str(inverter.model.device), next(inverter.model.parameters()).dtype
+    device = "" if device == "cpu" else f", device={device!r}"
+    dtype = "" if dtype == torch.float32 else f", dtype={dtype}"
+    seeded = f"torch.Generator().manual_seed({settings.seed})"
+    steering = {name: _spelled(value, inverter.tokenizer) for name, value in run.steering.items() if value}
+    options = {name: repr(value) for name, value in (settings.options | steering).items()}
+    options |= {"policy": settings.policy, "generator": seeded}
+    lines = [
+        f"inverter = invlib.Inverter.load({inverter.name!r}{device}{dtype})",
+        f"vectors = {_vectors(settings, inverter.config.embedding_cond_dim, seeded)}",
+        f"result = inverter.invert(vectors, {', '.join(f'{name}={value}' for name, value in options.items())})",
+    ]
+    return "\n".join([*_imports(settings), "", *lines])
+
+
+def _imports(settings: Settings) -> list[str]:
+    strategies = ", ".join(type(strategy).__name__ for strategy in settings.search)
+    needed = {
+        "import numpy as np": settings.vector is not None and not settings.is_clean,
+        "import torch\n\nimport invlib": True,
+        "from invlib import perturb": not settings.is_clean,
+        f"from invlib.policies import {settings.policy}": True,
+        f"from invlib.search import {strategies}": settings.max_queries > 0,
+    }
+    return [line for line, is_needed in needed.items() if is_needed]
+
+
+def _vectors(settings: Settings, embed_dim: int, seeded: str) -> str:
+    is_text = settings.vector is None
+    given = f"inverter.encoder.encode([{settings.text!r}])" if is_text else f"[{list(settings.vector)!r}]"
+    if settings.is_clean:
+        return given
+    unit = given if is_text else f"perturb.unit(np.array({given}))"
+    return f"perturb.apply(perturb.{settings.disturbance(embed_dim)!r}, {unit}, {seeded}).vectors"
+
+
+def _spelled(value: Any, tokenizer: Any) -> Any:
+    """Tokens by position as pieces where these alone name them, else as ids; numbers as they are."""
+    if not isinstance(value, dict):
+        return value
+    pieces = zip(sorted(value.items()), tokenizer.pieces([value[i] for i in sorted(value)]), strict=True)
+    return {i: piece if tokenizer.ids_of(piece) == [token] else token for (i, token), piece in pieces}

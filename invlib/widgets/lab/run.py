@@ -96,11 +96,6 @@ class Run:
         self.model_calls, self.encoder_queries, self.error = spent + target.model_calls, ledger.queries, ledger.error
 
 
-def until(trajectory: Trajectory, step: int) -> Trajectory:
-    """The trajectory up to and with `step`."""
-    return replace(trajectory, **{name: getattr(trajectory, name)[: step + 1] for name in ROWS})
-
-
 def joined(before: Trajectory, after: Trajectory) -> tuple[Trajectory, int]:
     """One trajectory of two, and the step in which the second begins.
 

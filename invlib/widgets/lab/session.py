@@ -6,6 +6,7 @@ within a step. A run that is held is a generator that nobody iterates.
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ from invlib.policies import REMASKING
 from invlib.search import Found
 from invlib.trajectory import Step, Trajectory
 from invlib.widgets.lab.outcome import Outcome
-from invlib.widgets.lab.run import Run, joined, until
+from invlib.widgets.lab.run import ROWS, Run, joined
 from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings, View
 
 IDLE, RUNNING, HELD = "idle", "running", "held"
@@ -30,7 +31,6 @@ class Session:
     """Invert, stop, step once; pin and re-mask tokens and run on from there.
 
     changed: called without arguments after every change, by whichever thread made it.
-
     Whatever starts work checks its settings first and raises `InputError`, also while other work is running. What
     fails later, in the thread, is told by `error` in one line, and the session stays usable.
     """
@@ -169,8 +169,8 @@ class Session:
         steering = {"length": len(self.trajectory), "pinned": dict(self.pinned), "start": start}
         if POLICY_BY_NAME.get(settings.policy) not in REMASKING:  # more steps would show nothing
             steering["num_steps"] = min(settings.num_steps, len(hidden))
-        vector = self.look(settings).vector
-        return Run(self.inverter, settings, vector, steering, until(self.trajectory, self._at(step)))
+        before = {name: getattr(self.trajectory, name)[: self._at(step) + 1] for name in ROWS}
+        return Run(self.inverter, settings, self.look(settings).vector, steering, replace(self.trajectory, **before))
 
     def _held(self, settings: Settings, step: int | None) -> Run | None:
         """The held run, if it can simply go on: nothing was changed since."""

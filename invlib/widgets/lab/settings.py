@@ -141,10 +141,7 @@ class View:
 
     @classmethod
     def of(cls, given: np.ndarray, settings: Settings, embed_dim: int) -> "View":
-        """What the settings make of a vector [1, n], as it was encoded or pasted.
-
-        Raises the `InputError` of a vector that does not fit.
-        """
+        """What the settings make of a vector [1, n], as it was encoded or pasted. Raises `InputError` for a misfit."""
         vectors = check_vectors(given, embed_dim)
         if settings.is_clean:
             return cls(vectors[0], float(np.linalg.norm(given)), embed_dim, 1.0)

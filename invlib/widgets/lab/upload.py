@@ -8,17 +8,15 @@ import numpy as np
 from invlib.errors import InputError, first_line
 
 MAX_BYTES = 1_000_000  # far above one vector, far below what hurts
-JSON_KEYS = ("embedding", "vector")
 
 
-def read_vector(content: bytes | str, name: str = "") -> np.ndarray:
+def read_vector(content: bytes | str, told: str = "the pasted vector") -> np.ndarray:
     """One vector [n] of whatever size and number type, from .npy, JSON, or numbers between commas or blanks.
 
     content: a file's bytes, or text that was pasted. JSON may be a list, a list of one list, or an object with such
-      a list under "embedding" or "vector".
+      a list under "embedding" or "vector". told: what the content is called.
     Raises `InputError` for anything else: several vectors, a pickle, a damaged or oversized file.
     """
-    told = name or "the pasted vector"
     if len(content) > MAX_BYTES:
         raise InputError(f"{told} has {len(content):,} bytes; one vector needs less than {MAX_BYTES:,}")
     if isinstance(content, bytes) and content.startswith(b"\x93NUMPY"):
@@ -47,10 +45,8 @@ def _read_json(content: str, told: str) -> np.ndarray:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{told} is not valid JSON ({error}); give a list of numbers") from None
-    if isinstance(value, dict):
-        value = next((value[key] for key in JSON_KEYS if key in value), None)
     try:
-        return np.asarray(value)
+        return np.asarray(value.get("embedding", value.get("vector")) if isinstance(value, dict) else value)
     except ValueError:
         raise InputError(f"{told} holds lists of unequal lengths; give one list of numbers") from None
 
@@ -68,8 +64,7 @@ def _read_numbers(content: str, told: str) -> np.ndarray:
 def _one_row(numbers: np.ndarray, told: str) -> np.ndarray:
     if numbers.dtype.kind not in "fiu":
         raise InputError(f'{told} holds no list of numbers; give [0.1, …] or {{"embedding": [0.1, …]}}')
-    if numbers.ndim == 2 and len(numbers) == 1:
-        numbers = numbers[0]
+    numbers = numbers[0] if numbers.ndim == 2 and len(numbers) == 1 else numbers
     if numbers.ndim != 1 or not numbers.size:
         raise InputError(f"{told} has the shape {list(numbers.shape)}; the lab inverts one vector: give one row")
     return numbers
