@@ -29,7 +29,7 @@ FLOORS = {
     ),
     "audit": ("__main__", "__init__", "audit", "databases verdict", "files origin", "source"),
     "perturb": ("__init__", "mix noise quantise reduce secret", "perturbation"),
-    "search": ("__init__", "best_of remask swap_beam", "edits strategy", "target", "ledger"),
+    "search": ("__init__", "remask swap_beam", "edits strategy", "target", "ledger"),
     "studies": (
         "__init__ __main__",
         "ablations calibration search tables",
@@ -39,7 +39,7 @@ FLOORS = {
     ),
     "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses vocabulary", "compute pairs"),
     "widgets": ("__init__", "lab", "mixer player", "page"),
-    "widgets/lab": ("__init__", "lab", "session", "outcome", "code", "run", "alignment history settings upload"),
+    "widgets/lab": ("__init__", "lab", "session", "outcome", "run", "settings upload"),
 }
 MODEL_AND_SAMPLER = {
     *("__init__", "__main__", "errors", "config", "masking", "model", "tokenizer"),
