@@ -74,15 +74,10 @@ class Drafting:
     generator: torch.Generator | None = None
     encoder: Any = None
 
-    def check(self, decoding: Decoding) -> None:
-        """Raise `InputError` for counts below 1, or for candidates that would all be the same."""
+    def __post_init__(self) -> None:
         for name in ("candidates", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.candidates > 1 and not (decoding.temperature or decoding.order_noise):
-            raise InputError(
-                f"{self.candidates} candidates would all be the same; set temperature or order_noise above 0"
-            )
 
 
 @dataclass
@@ -168,14 +163,17 @@ class Inverter:
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
         decoding, drafting = options_of((Decoding, Drafting), options)
-        drafting.check(decoding)
+        if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
+            raise InputError("candidates would all be the same; set temperature or order_noise above 0")
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         noise = _noise_levels(noise_level, len(vectors))
         drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, decoding, drafting)
         result = _likeliest(drafts, drafting, decoding)
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
-            targets = self._targets(vectors, noise, drafts, pinned, encode)
+            about, levels = {"pinned": pinned, "encode": encode}, np.zeros(len(vectors)) if noise is None else noise
+            each = zip(vectors, drafts, map(float, levels), strict=True)
+            targets = (self.target(v, generator=own.stream, noise_level=level, **about) for v, own, level in each)
             done = search_all(targets, search, [own.tokens for own in drafts])
             return replace(result, **closest(done, result.texts, result.model_calls))
         return self._verified(result, vectors, encode) if verify else result
@@ -254,9 +252,7 @@ class Inverter:
         """
         embedding, level = self._heard(vectors, noise_level)
         if not self.config.length_head:
-            certain = torch.zeros(len(embedding), self.config.max_seq_len)
-            certain[:, -1] = 1
-            return certain.log().numpy()
+            return torch.eye(self.config.max_seq_len)[-1:].expand(len(embedding), -1).log().numpy()
         return self.model.length_logits(embedding, level).float().log_softmax(dim=1).cpu().numpy()
 
     @torch.inference_mode()
@@ -311,11 +307,6 @@ class Inverter:
         _noise_levels(options.get("noise_level", 0.0), 1)
         pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}
         return Target.of(self, vector, pinned=pinned, **options)
-
-    def _targets(self, vectors, noise, drafts, pinned, encode) -> Iterator[Target]:
-        levels = np.zeros(len(vectors)) if noise is None else noise
-        for vector, own, level in zip(vectors, drafts, levels, strict=True):
-            yield self.target(vector, encode=encode, pinned=pinned, generator=own.stream, noise_level=float(level))
 
     def _verified(self, result: Inversion, vectors: np.ndarray, encode: Encode | None) -> Inversion:
         from invlib.metrics import reencoded_cosines  # only here: metrics bring pandas and scipy along
@@ -383,11 +374,9 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
 
 
 def _by_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows in batches of similar length, so that little padding is computed; a progress bar when long.
-
-    Inside another bar, as in an audit of many chunks, it goes when it is full.
-    """
+    """Rows in batches of similar length, so that little padding is computed; a progress bar when long."""
     order = np.argsort(lengths, kind="stable")
+    # Inside another bar, as in an audit of many chunks, it goes when it is full.
     with tqdm(total=len(order), desc="invert", unit=" vectors", leave=None, disable=len(order) < LONG) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]

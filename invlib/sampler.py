@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from invlib.errors import InputError, options_of
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
@@ -85,7 +86,8 @@ def denoise(
         logits = ask(xt, asked)
         x0, confidence = _propose(logits, xt, asked, mask_token_id, how.temperature, streams)
         prediction = Prediction(masked, pinned, asked, logits, mask_token_id, x0, confidence, committed)
-        context = _context(how, index, free, lambda: _uniform(streams, lengths))
+        times = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
+        context = StepContext(index, how.num_steps, *times, free, lambda: _uniform(streams, lengths), how.order_noise)
         visible = everything if index == how.num_steps else how.policy(prediction, context) | pinned
         uncovered, xt = masked & visible, torch.where(visible, x0, mask_token_id)
         committed = torch.where(uncovered, confidence, committed).masked_fill(~visible, torch.nan)
@@ -101,7 +103,7 @@ class Remembered:
 
     def __init__(self, predict: Predict, batch: int, device: torch.device):
         self.predict, self.calls = predict, torch.zeros(batch, dtype=torch.long, device=device)
-        self._xt: Tensor | None = None
+        self._xt = self._logits = None
 
     @torch.no_grad()
     def __call__(self, xt: Tensor, asked: Tensor) -> Tensor:
@@ -116,7 +118,9 @@ class Remembered:
         fresh = stale[row]
         if fresh.any():
             new = self.predict(xt[stale], stale.nonzero()[:, 0], asked[stale])
-            self._logits = new if fresh.all() else _merged(fresh, new, self._logits)
+            old, self._logits = self._logits, new if fresh.all() else new.new_empty(len(row), new.shape[1])
+            if not fresh.all():
+                self._logits[fresh], self._logits[~fresh] = new, old
         self._xt, self._row = xt, row
         return self._logits
 
@@ -152,11 +156,6 @@ def _inside(lengths: Tensor) -> Tensor:
     return length_mask(lengths, int(lengths.max()))
 
 
-def _context(how: Sampling, index: int, free: Tensor, noise: Callable[[], Tensor]) -> StepContext:
-    t, s = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
-    return StepContext(index, how.num_steps, t, s, free, noise, how.order_noise)
-
-
 def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor:
     padding = 0 if mask_token_id else 1  # any token but the mask
     if start is None:
@@ -167,12 +166,6 @@ def _started(start: Tensor | None, inside: Tensor, mask_token_id: int) -> Tensor
             f"{int((start == mask_token_id).sum())} masked; mask what is to be written"
         )
     return torch.where(inside, start, padding)
-
-
-def _merged(fresh: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    merged = new.new_empty(len(fresh), new.shape[1])
-    merged[fresh], merged[~fresh] = new, old
-    return merged
 
 
 def _propose(
@@ -203,17 +196,17 @@ def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:
 
 def _uniform_where(masked: Tensor, streams: list) -> Tensor:
     """A number from [0, 1) for every masked position, in float64; 0 elsewhere."""
-    counts = masked.sum(dim=1).tolist()
-    drawn = [torch.rand(n, generator=stream, dtype=torch.float64) for n, stream in zip(counts, streams, strict=True)]
     grid = torch.zeros(masked.shape, dtype=torch.float64, device=masked.device)
-    return grid.masked_scatter(masked, torch.cat(drawn).to(masked.device))
+    return grid.masked_scatter(masked, torch.cat(_drawn(masked.sum(dim=1), streams, torch.float64)).to(masked.device))
 
 
 def _uniform(streams: list, lengths: Tensor) -> Tensor:
-    noise = torch.zeros(len(streams), int(lengths.max()))
-    for row, (stream, length) in enumerate(zip(streams, lengths.tolist(), strict=True)):
-        noise[row, :length] = torch.rand(length, generator=stream)  # not max_length: independent of padding
-    return noise.to(lengths.device)
+    """A number from [0, 1) for every position; as many as each row has, so that padding changes nothing."""
+    return pad_sequence(_drawn(lengths, streams, torch.float32), batch_first=True).to(lengths.device)
+
+
+def _drawn(counts: Tensor, streams: list, dtype: torch.dtype) -> list[Tensor]:
+    return [torch.rand(n, generator=stream, dtype=dtype) for n, stream in zip(counts.tolist(), streams, strict=True)]
 
 
 def _step(of: tuple[int, int], tokens, uncovered, confidence, prediction, calls, top_k) -> Step:
