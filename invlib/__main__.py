@@ -6,19 +6,15 @@ from collections.abc import Sequence
 
 from invlib.encoder import check_texts
 from invlib.errors import command
-from invlib.inverter import Inversion, Inverter
-from invlib.policies import POLICIES
+from invlib.inverter import Inverter
+from invlib.policies import POLICY_BY_NAME
 from invlib.trajectory import Trajectory
-
-POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invlib", description="Encode a sentence and recover it from its vector alone."
-    )
+    """Encode a sentence and recover it from its vector alone."""
+    parser = argparse.ArgumentParser("python -m invlib", description=main.__doc__)
     parser.add_argument("text", help="the sentence, in quotation marks")
     parser.add_argument("--checkpoint", default="minilm", help="name, folder or .pt file (default: minilm)")
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
@@ -29,32 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     vector = inverter.encoder.encode([chosen.text])
     result = inverter.invert(vector, num_steps=chosen.steps, policy=POLICY_BY_NAME[chosen.policy], verify=True)
     print(f"text    {chosen.text}")
-    print(f"vector  {vector.shape[1]} numbers of {inverter.config.encoder_model}: {_head(vector[0])}")
+    head = " ".join(f"{value:+.3f}" for value in vector[0, :6])
+    print(f"vector  {vector.shape[1]} numbers of {inverter.config.encoder_model}: {head} …")
     for step in range(chosen.steps + 1):
         print(f"step {step:2d} {_line(result.trajectories[0], step)}")
-    print(_summary(result))
-
-
-def _head(vector) -> str:
-    return " ".join(f"{value:+.3f}" for value in vector[:6]) + " …"
+    cost = f"{result.model_calls[0]} model calls and {result.encoder_queries[0]} encoder query"
+    print(f"text    {result.texts[0]}\ncosine  {result.cosines[0]:.3f} to the vector, after {cost}")
 
 
 def _line(trajectory: Trajectory, step: int) -> str:
     """The words of one step; those that have just become visible stand in bold on a terminal."""
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    words = trajectory.words(step)
-    return " ".join(
-        f"{bold}{word}{plain}" if is_new else word
-        for word, is_new in zip(words, trajectory.uncovered[step], strict=True)
-    )
-
-
-def _summary(result: Inversion) -> str:
-    return (
-        f"text    {result.texts[0]}\n"
-        f"cosine  {result.cosines[0]:.3f} to the vector, after {result.model_calls[0]} model calls and "
-        f"{result.encoder_queries[0]} encoder query"
-    )
+    words = zip(trajectory.words(step), trajectory.uncovered[step], strict=True)
+    return " ".join(f"{bold}{word}{plain}" if is_new else word for word, is_new in words)
 
 
 if __name__ == "__main__":

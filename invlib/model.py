@@ -2,13 +2,12 @@
 
 The architecture of the published Qwen3 checkpoint (scale and shift only), with the gates of AdaLN-Zero (Peebles & Xie
 2023), a length head, tied embeddings and a null embedding as options. Parameter names are the published ones.
-There is no time input, so the modulation depends on the embedding alone. `post_norm` exchanges the blocks for those of
-a BERT encoder, so that its pretrained layers can be the start of the training.
+There is no time input, so the modulation depends on the embedding alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,33 +18,36 @@ from invlib.config import ModelConfig
 from invlib.errors import InputError
 from invlib.masking import length_mask
 
-LAYER_NORM_EPS = 1e-5
 BERT_NORM_EPS = 1e-12
 ROUND = 32  # rows of a large product are padded to a multiple
 NOISE_RATES = tuple(2.0**k for k in range(-2, 6))  # per unit of noise level: from very noisy to hardly noisy
 
+Vectors = Float[Tensor, "batch embed"]
+Condition = Float[Tensor, "batch hidden"]
+Told = Float[Tensor, "batch layer sublayer hidden"]  # sublayer 0: attention, 1: feed-forward
+Stream = Float[Tensor, "batch length hidden"]
+Tokens = Int[Tensor, "batch length"]
+Positions = Bool[Tensor, "batch length"]
+Rows = Bool[Tensor, "batch"]
+Lengths = Int[Tensor, "batch"]
+Levels = Float[Tensor, "batch"]
+Logits = Float[Tensor, "rows vocab"]
+
 
 @dataclass(frozen=True)
 class Modulation:
-    """What an embedding tells every layer; computed once per vector, reused at every step.
+    """What an embedding tells every layer; computed once per vector, reused at every step."""
 
-    The sublayer axis is attention (0), feed-forward (1). `gate` is None in a model without gates.
-    """
+    scale: Told
+    shift: Told
+    gate: Told | None  # None in a model without gates
+    final_scale: Condition
+    final_shift: Condition
 
-    scale: Float[Tensor, "batch layer sublayer hidden"]
-    shift: Float[Tensor, "batch layer sublayer hidden"]
-    gate: Float[Tensor, "batch layer sublayer hidden"] | None
-    final_scale: Float[Tensor, "batch hidden"]
-    final_shift: Float[Tensor, "batch hidden"]
-
-    def __len__(self) -> int:
-        return len(self.scale)
-
-    @classmethod
-    def cat(cls, parts: Sequence["Modulation"]) -> "Modulation":
+    @staticmethod
+    def cat(parts: Sequence["Modulation"]) -> "Modulation":
         """The batches of several modulations of one model, one after the other."""
-        names = [f.name for f in dataclasses.fields(cls) if getattr(parts[0], f.name) is not None]
-        return cls(**{"gate": None} | {name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return parts[0]._map(lambda *values: torch.cat(values), *parts[1:])
 
     def rows(self, index) -> "Modulation":
         """The modulation of some rows of the batch (slice, index or boolean mask), or rows repeated."""
@@ -59,15 +61,22 @@ class Modulation:
         """The average over the batch, kept as a batch of one: what the layers hear of no sentence in particular."""
         return self._map(lambda value: value.mean(dim=0, keepdim=True))
 
+    def zeros(self) -> "Modulation":
+        """Scale, shift and gate of zero everywhere."""
+        return self._map(torch.zeros_like)
+
     def with_layer(self, layer: int, other: "Modulation") -> "Modulation":
         """This modulation, except that `layer` hears `other` (same batch size, or a batch of one)."""
-        changed = {}
-        for name in ("scale", "shift", "gate"):
-            value = getattr(self, name)
-            if value is not None:
-                changed[name] = value.clone()
-                changed[name][:, layer] = getattr(other, name)[:, layer]
-        return dataclasses.replace(self, **changed)
+        changed = self._map(torch.clone)
+        for own, told in zip(changed.layer(layer), other.layer(layer), strict=True):
+            if own is not None:
+                own.copy_(told)
+        return changed
+
+    def with_final(self, other: "Modulation") -> "Modulation":
+        """This modulation, except that the final norm hears `other` (same batch size, or a batch of one)."""
+        scale, shift = other.final_scale.expand_as(self.final_scale), other.final_shift.expand_as(self.final_shift)
+        return replace(self, final_scale=scale, final_shift=shift)
 
     def without_gate(self, layer: int, sublayer: int) -> "Modulation":
         """This modulation with one gate set to zero: the sublayer adds nothing, its norm still listens.
@@ -75,25 +84,14 @@ class Modulation:
         Raises `InputError` where the model has no gates.
         """
         if self.gate is None:
-            raise InputError(
-                "this checkpoint has no gates; with_layer(layer, modulation.zeros()) sets its scale and shift to zero"
-            )
+            raise InputError("this checkpoint has no gates; with_layer(…, zeros()) sets its scale and shift to zero")
         gate = self.gate.clone()
         gate[:, layer, sublayer] = 0
-        return dataclasses.replace(self, gate=gate)
+        return replace(self, gate=gate)
 
-    def zeros(self) -> "Modulation":
-        """Scale, shift and gate of zero everywhere."""
-        return self._map(torch.zeros_like)
-
-    def with_final(self, other: "Modulation") -> "Modulation":
-        """This modulation, except that the final norm hears `other` (same batch size, or a batch of one)."""
-        scale, shift = (other.final_scale.expand_as(self.final_scale), other.final_shift.expand_as(self.final_shift))
-        return dataclasses.replace(self, final_scale=scale, final_shift=shift)
-
-    def _map(self, function) -> "Modulation":
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return type(self)(**{n: None if v is None else function(v) for n, v in values.items()})
+    def _map(self, function: Callable[..., Tensor], *others: "Modulation") -> "Modulation":
+        values = zip(*(vars(each).values() for each in (self, *others)), strict=True)
+        return Modulation(*(None if own[0] is None else function(*own) for own in values))
 
 
 class AdaLN(nn.Module):
@@ -105,7 +103,7 @@ class AdaLN(nn.Module):
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, condition: Float[Tensor, "batch hidden"]) -> tuple[Tensor, ...]:
+    def forward(self, condition: Condition) -> tuple[Tensor, ...]:
         return self.proj(condition).split(condition.shape[-1], dim=-1)
 
 
@@ -124,18 +122,14 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(
-        self, x: Float[Tensor, "batch length hidden"], visible: Bool[Tensor, "batch length"] | None
-    ) -> Float[Tensor, "batch length hidden"]:
-        batch, length, hidden = x.shape
+    def forward(self, x: Stream, visible: Positions | None) -> Stream:
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        qkv = qkv.view(batch, length, 3, self.num_heads, hidden // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head)
         scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
         if visible is not None:
             scores = scores.masked_fill(~visible[:, None, None, :], -torch.inf)
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
-        return self.out_proj((weights @ v).transpose(1, 2).reshape(batch, length, hidden))
+        return self.out_proj((weights @ v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -147,29 +141,20 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        parts = 3 if config.gate else 2
-        self.adaln1 = AdaLN(config.hidden_dim, parts)
-        self.attn = Attention(config.hidden_dim, config.num_heads, config.dropout)
-        self.adaln2 = AdaLN(config.hidden_dim, parts)
-        self.ff = nn.Sequential(
-            nn.Linear(config.hidden_dim, config.ff_dim),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.ff_dim, config.hidden_dim),
-        )
+        hidden, parts = config.hidden_dim, 3 if config.gate else 2
+        self.adaln1 = AdaLN(hidden, parts)
+        self.attn = Attention(hidden, config.num_heads, config.dropout)
+        self.adaln2 = AdaLN(hidden, parts)
+        widen, narrow = nn.Linear(hidden, config.ff_dim), nn.Linear(config.ff_dim, hidden)
+        self.ff = nn.Sequential(widen, nn.GELU(), nn.Dropout(config.dropout), narrow)
         self.post_norm = config.post_norm
         if config.post_norm:
-            self.norm1 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
-            self.norm2 = nn.LayerNorm(config.hidden_dim, eps=BERT_NORM_EPS)
+            self.norm1 = nn.LayerNorm(hidden, eps=BERT_NORM_EPS)
+            self.norm2 = nn.LayerNorm(hidden, eps=BERT_NORM_EPS)
             for adaln in (self.adaln1, self.adaln2):
-                nn.init.ones_(adaln.proj.bias[2 * config.hidden_dim :])  # behind scale and shift: the gate, if any
+                nn.init.ones_(adaln.proj.bias[2 * hidden :])  # behind scale and shift: the gate, if any
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch length hidden"],
-        told: tuple[Tensor, Tensor, Tensor | None],
-        visible: Bool[Tensor, "batch length"] | None,
-    ) -> Float[Tensor, "batch length hidden"]:
+    def forward(self, x: Stream, told: tuple[Tensor, Tensor, Tensor | None], visible: Positions | None) -> Stream:
         """told: scale, shift and gate of this layer, see `Modulation.layer`."""
         for sublayer in (0, 1):
             scale, shift, gate = (None if part is None else part[:, sublayer, None] for part in told)
@@ -193,9 +178,7 @@ class ConditionalMDLM(nn.Module):
         hidden = config.hidden_dim
         self.token_embed = nn.Embedding(config.vocab_size, hidden)
         self.pos_embed = nn.Embedding(config.max_seq_len, hidden)
-        self.cond_proj = nn.Sequential(
-            nn.Linear(config.embedding_cond_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden)
-        )
+        self.cond_proj = _feed_forward(config.embedding_cond_dim, hidden, hidden)
         if config.post_norm:
             self.embed_norm = nn.LayerNorm(hidden, eps=BERT_NORM_EPS)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -206,7 +189,11 @@ class ConditionalMDLM(nn.Module):
             self.output_proj = nn.Linear(hidden, config.vocab_size, bias=False)
             nn.init.normal_(self.output_proj.weight, std=0.02)
         if config.length_head:
-            self.length_head = _length_head(config)
+            inputs = config.embedding_cond_dim + len(NOISE_RATES) * config.noise_condition
+            on_vector = (inputs, config.length_dim, config.length_dim)
+            self.length_head = _feed_forward(
+                *(on_vector if config.length_dim else (hidden, hidden)), config.max_seq_len
+            )
         if config.noise_condition:
             self.noise_proj = nn.Linear(len(NOISE_RATES), hidden, bias=False)
             nn.init.zeros_(self.noise_proj.weight)
@@ -224,12 +211,7 @@ class ConditionalMDLM(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.token_embed.weight.dtype
 
-    def condition(
-        self,
-        embedding: Float[Tensor, "batch embed"],
-        null: Bool[Tensor, "batch"] | None = None,
-        noise_level: Float[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch hidden"]:
+    def condition(self, embedding: Vectors, null: Rows | None = None, noise_level: Levels | None = None) -> Condition:
         """The projected embedding; rows marked in `null` get the learned null embedding instead.
 
         noise_level: σ√d, the length of the Gaussian noise in a vector beside its own length of 1 (before the sum was
@@ -242,80 +224,49 @@ class ConditionalMDLM(nn.Module):
             if not self.config.null_embedding:
                 raise InputError("this checkpoint has no null embedding, so it has no unconditional prior")
             embedding = torch.where(null[:, None], self.null_embedding, embedding)
-        first, *rest = self.cond_proj
-        x = first(embedding)
+        x = self.cond_proj[0](embedding)
         if noise_level is not None:
-            features = self._noise_features(noise_level)
-            x = x + self.noise_proj(features)
-        for module in rest:
-            x = module(x)
-        return x
+            x = x + self.noise_proj(self._noise_features(noise_level))
+        return self.cond_proj[1:](x)
 
-    def _standardized(self, embedding: Float[Tensor, "batch embed"]) -> Float[Tensor, "batch embed"]:
-        expected = self.config.embedding_cond_dim
-        if embedding.shape[-1] != expected:
-            raise InputError(
-                f"the vectors have {embedding.shape[-1]} dimensions, this checkpoint inverts "
-                f"{expected}-dimensional vectors of {self.config.encoder_model!r}"
-            )
-        if self.config.standardize:
+    def _standardized(self, embedding: Vectors) -> Vectors:
+        config, found = self.config, embedding.shape[-1]
+        if found != config.embedding_cond_dim:
+            wanted = f"{config.embedding_cond_dim}-dimensional vectors of {config.encoder_model!r}"
+            raise InputError(f"the vectors have {found} dimensions, this checkpoint inverts {wanted}")
+        if config.standardize:
             # Before the cast: a unit vector's entries are about 1/√d, their spread smaller still.
             embedding = (embedding.float() - self.embedding_mean) / self.embedding_std
         return embedding.to(self.dtype)
 
-    def _noise_features(self, noise_level: Float[Tensor, "batch"]) -> Float[Tensor, "batch rate"]:
+    def _noise_features(self, noise_level: Levels) -> Float[Tensor, "batch rate"]:
         """1 - exp(-rate · level): all zero at level 0, so that the condition says nothing of a clean vector."""
         if not self.config.noise_condition:
-            raise InputError(
-                "this checkpoint has no noise condition: it takes every vector for clean; omit noise_level"
-            )
+            raise InputError("this checkpoint has no noise condition, it takes vectors for clean; omit noise_level")
         rates = torch.tensor(NOISE_RATES, device=noise_level.device)
         return (1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype)
 
-    def modulation(
-        self,
-        embedding: Float[Tensor, "batch embed"],
-        null: Bool[Tensor, "batch"] | None = None,
-        noise_level: Float[Tensor, "batch"] | None = None,
-    ) -> Modulation:
+    def modulation(self, embedding: Vectors, null: Rows | None = None, noise_level: Levels | None = None) -> Modulation:
         """What `embedding` tells every layer. Compute it once, pass it to every step."""
         condition = self.condition(embedding, null, noise_level)
-        parts = [
-            torch.stack(sublayers, dim=1)  # (batch, sublayer, hidden)
-            for block in self.blocks
-            for sublayers in zip(block.adaln1(condition), block.adaln2(condition), strict=True)
-        ]
-        kinds = len(parts) // len(self.blocks)
-        scale, shift, *gate = (torch.stack(parts[kind::kinds], dim=1) for kind in range(kinds))
-        return Modulation(scale, shift, gate[0] if gate else None, *self.final_norm(condition))
+        layers = (zip(block.adaln1(condition), block.adaln2(condition), strict=True) for block in self.blocks)
+        kinds = zip(*layers, strict=True)  # scale, shift (and gate): of every layer, of both sublayers
+        scale, shift, *gate = (torch.stack([torch.stack(both, dim=1) for both in kind], dim=1) for kind in kinds)
+        return Modulation(scale, shift, *(gate or [None]), *self.final_norm(condition))
 
-    def length_logits(
-        self, embedding: Float[Tensor, "batch embed"], noise_level: Float[Tensor, "batch"] | None = None
-    ) -> Float[Tensor, "batch max_seq_len"]:
+    def length_logits(self, embedding: Vectors, noise_level: Levels | None = None) -> Float[Tensor, "batch length"]:
         """Logits of the number of tokens; column l stands for a length of l + 1."""
         if not self.config.length_dim:
             return self.length_head(self.condition(embedding, noise_level=noise_level))
-        parts = [self._standardized(embedding)]
+        inputs = self._standardized(embedding)
         if self.config.noise_condition:
-            parts.append(
-                self._noise_features(embedding.new_zeros(len(embedding)) if noise_level is None else noise_level)
-            )
-        return self.length_head(torch.cat(parts, dim=1))
-
-    def predicted_lengths(
-        self, embedding: Float[Tensor, "batch embed"], noise_level: Float[Tensor, "batch"] | None = None
-    ) -> Int[Tensor, "batch"]:
-        """The number of tokens to decode: see `median_length`."""
-        return median_length(self.length_logits(embedding, noise_level).float().log_softmax(dim=1))
+            noise_level = embedding.new_zeros(len(embedding)) if noise_level is None else noise_level
+            inputs = torch.cat([inputs, self._noise_features(noise_level)], dim=1)
+        return self.length_head(inputs)
 
     def forward(
-        self,
-        xt: Int[Tensor, "batch length"],
-        modulation: Modulation,
-        *,
-        lengths: Int[Tensor, "batch"] | None = None,
-        at: Bool[Tensor, "batch length"] | None = None,
-    ) -> Float[Tensor, "rows vocab"]:
+        self, xt: Tokens, modulation: Modulation, *, lengths: Lengths | None = None, at: Positions | None = None
+    ) -> Logits:
         """Logits at the masked positions of xt (or where `at` says), in row-major order.
 
         lengths: number of real tokens per row; the padding behind them is hidden from attention.
@@ -325,9 +276,7 @@ class ConditionalMDLM(nn.Module):
         x = self.hidden_states(xt, modulation, lengths)
         return _project(self.final_states(x, modulation, at), self.output_table)
 
-    def predictor(
-        self, modulation: Modulation, lengths: Int[Tensor, "batch"]
-    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def predictor(self, modulation: Modulation, lengths: Lengths) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """What `sampler.denoise` asks: (xt of some rows of the batch, which rows, at which positions) → logits."""
 
         def predict(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
@@ -336,29 +285,18 @@ class ConditionalMDLM(nn.Module):
         return predict
 
     def hidden_states(
-        self,
-        xt: Int[Tensor, "batch length"],
-        modulation: Modulation,
-        lengths: Int[Tensor, "batch"] | None = None,
-        *,
-        num_layers: int | None = None,
-    ) -> Float[Tensor, "batch length hidden"]:
+        self, xt: Tokens, modulation: Modulation, lengths: Lengths | None = None, *, num_layers: int | None = None
+    ) -> Stream:
         """The residual stream after `num_layers` blocks (all of them by default)."""
-        length = xt.shape[1]
-        visible = None if lengths is None else length_mask(lengths, length)
-        x = self.token_embed(xt) + self.pos_embed.weight[:length]
+        visible = None if lengths is None else length_mask(lengths, xt.shape[1])
+        x = self.token_embed(xt) + self.pos_embed.weight[: xt.shape[1]]
         if self.config.post_norm:
             x = self.embed_norm(x)
         for layer, block in enumerate(self.blocks[:num_layers]):
             x = block(x, modulation.layer(layer), visible)
         return x
 
-    def final_states(
-        self,
-        x: Float[Tensor, "batch length hidden"],
-        modulation: Modulation,
-        at: Bool[Tensor, "batch length"],
-    ) -> Float[Tensor, "rows hidden"]:
+    def final_states(self, x: Stream, modulation: Modulation, at: Positions) -> Float[Tensor, "rows hidden"]:
         """The final modulated norm at the chosen positions only, over the logit temperature.
 
         Divided here, on the narrow side, so that training and inference agree on what a logit is.
@@ -373,7 +311,7 @@ class ConditionalMDLM(nn.Module):
         return self.token_embed.weight if self.config.tie_embeddings else self.output_proj.weight
 
 
-def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab hidden"]) -> Float[Tensor, "rows vocab"]:
+def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab hidden"]) -> Logits:
     """states @ table.T, the largest product of an inversion.
 
     Torch gives fp32 to MKL, which uses half of the registers of a processor that is not Intel's; oneDNN uses them all.
@@ -390,22 +328,12 @@ def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab h
     return F.linear(states, table)[:rows]
 
 
-def _length_head(config: ModelConfig) -> nn.Sequential:
-    if not config.length_dim:
-        return nn.Sequential(
-            nn.Linear(config.hidden_dim, config.hidden_dim), nn.GELU(), nn.Linear(config.hidden_dim, config.max_seq_len)
-        )
-    inputs = config.embedding_cond_dim + (len(NOISE_RATES) if config.noise_condition else 0)
-    return nn.Sequential(
-        nn.Linear(inputs, config.length_dim),
-        nn.GELU(),
-        nn.Linear(config.length_dim, config.length_dim),
-        nn.GELU(),
-        nn.Linear(config.length_dim, config.max_seq_len),
-    )
+def _feed_forward(*widths: int) -> nn.Sequential:
+    layers = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.GELU())]
+    return nn.Sequential(*layers[:-1])
 
 
-def median_length(log_probs: Float[Tensor, "batch max_seq_len"]) -> Int[Tensor, "batch"]:
+def median_length(log_probs: Float[Tensor, "batch length"]) -> Lengths:
     """Median of log p(number of tokens), column l standing for l + 1: the least expected distance to the true length.
 
     Neighbouring lengths share their probability, so that the likeliest one alone is further off on average.
@@ -415,4 +343,4 @@ def median_length(log_probs: Float[Tensor, "batch max_seq_len"]) -> Int[Tensor, 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """LN(x) · (1 + scale) + shift, with a LayerNorm that has no parameters of its own."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS), 1 + scale)
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)

@@ -3,9 +3,6 @@
 A policy is a function of a `Prediction` (what the model says) and a `StepContext` (where in the process we are) and
 returns the positions that are visible afterwards: masked ones among them are uncovered, visible ones that are missing
 are re-masked. Parameters have defaults; set others with `functools.partial(entropy_bounded, gamma=0.3)`.
-
-For `alpha(t) = 1 - t` an Euler (tau-leaping) step uncovers with probability dt · (-alpha'_t) / (1 - alpha_t) = dt / t,
-which is exactly what `ancestral` does, so Euler is not listed a second time; a test holds the identity.
 """
 
 import math
@@ -36,11 +33,10 @@ class Prediction:
 
     @property
     def visible(self) -> Bool[Tensor, "batch length"]:
-        """Everything that is not masked."""
         return ~self.masked
 
     def log_probs_by_rows(self) -> Iterator[tuple[slice, Float[Tensor, "some vocab"]]]:
-        """log p(token) at the asked positions, some at a time: which rows of `logits`, and theirs."""
+        """log p(token) at the asked positions, some at a time; see `masking.log_probs_by_rows`."""
         return log_probs_by_rows(self.logits, self.mask_token_id)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch length"]:
@@ -78,7 +74,8 @@ class StepContext:
         """Scores plus MaskGIT's order noise, order_noise · t · Gumbel (Chang et al. 2022): least at the end."""
         if not self.order_noise:
             return log_score
-        return log_score + self.order_noise * self.t * _gumbel(self.noise())
+        uniform = self.noise().double().clamp(min=torch.finfo(torch.float64).tiny)
+        return log_score + self.order_noise * self.t * -torch.log(-torch.log(uniform)).float()
 
     @property
     def uncover_probability(self) -> float:
@@ -96,7 +93,7 @@ Visible = Bool[Tensor, "batch length"]
 
 
 def looks_back(policy: Policy) -> Policy:
-    """Marks a policy that needs the model's opinion at visible positions, too."""
+    """Marks a policy that needs the model's opinion at visible positions."""
     policy.looks_back = True
     return policy
 
@@ -141,15 +138,14 @@ def random_order(prediction: Prediction, context: StepContext) -> Visible:
 
 def left_to_right(prediction: Prediction, context: StepContext) -> Visible:
     """In reading order, as an autoregressive model would."""
-    length = prediction.masked.shape[1]
-    first_is_highest = torch.arange(length, 0.0, -1, device=prediction.masked.device)
-    return _uncover_best(first_is_highest.expand(prediction.masked.shape), prediction, context.quota(prediction))
+    # Ties go to the left.
+    return _uncover_best(torch.zeros_like(prediction.confidence), prediction, context.quota(prediction))
 
 
 def ancestral(prediction: Prediction, context: StepContext) -> Visible:
     """Every masked token by its own coin, with probability (t - s) / t (MDLM, Sahoo et al. 2024, eq. 7).
 
-    With `temperature=1` this is the exact reverse process.
+    With `temperature=1` this is the exact reverse process. An Euler (tau-leaping) step does the same here.
     """
     return prediction.visible | (context.noise() < context.uncover_probability)
 
@@ -161,7 +157,7 @@ def ancestral(prediction: Prediction, context: StepContext) -> Visible:
 def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, threshold: float = 0.3) -> Visible:
     """An Euler step, then every visible token is re-masked where the model is unsure, max_v p(v) < threshold.
 
-    The first of two readings of the rule (as in the text of jina-ai's embedding-inversion-demo).
+    As in the text of jina-ai's embedding-inversion-demo.
     """
     _require("threshold", threshold, 0, 1)
     unsure = prediction.visible & (prediction.each(lambda probs: probs.amax(dim=1)) < threshold)
@@ -169,9 +165,11 @@ def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, thre
 
 
 def remdm_cap(prediction: Prediction, context: StepContext, *, eta: float = 0.04) -> Visible:
-    """ReMDM with sigma = min(eta, sigma_max) (Wang et al. 2025, arXiv 2503.00307, §4.1)."""
+    """ReMDM with sigma = min(eta, sigma_max) (Wang et al. 2025, arXiv 2503.00307, §4.1 and eq. 5)."""
     _require("eta", eta, 0, 1)
-    return _remdm(prediction, context, min(eta, context.sigma_max))
+    at, to, sigma = alpha(context.t), alpha(context.s), min(eta, context.sigma_max)
+    uncover = (to - (1 - sigma) * at) / (1 - at) if at < 1 else 1.0
+    return _remasked(prediction, context, sigma, uncover)
 
 
 def remdm_conf(prediction: Prediction, context: StepContext, *, eta: float = 1.0) -> Visible:
@@ -183,7 +181,7 @@ def remdm_conf(prediction: Prediction, context: StepContext, *, eta: float = 1.0
     _require("eta", eta, 0, 1)
     doubtful = (-prediction.committed).masked_fill(prediction.masked | prediction.pinned, -torch.inf)
     share = doubtful.softmax(dim=1).nan_to_num(0.0)  # a row without any visible token: nothing to re-mask
-    return _remdm(prediction, context, eta * context.sigma_max * share, uncover=context.uncover_probability)
+    return _remasked(prediction, context, eta * context.sigma_max * share, context.uncover_probability)
 
 
 @looks_back
@@ -199,10 +197,9 @@ def path_planning(prediction: Prediction, context: StepContext, *, eta: float = 
     return prediction.pinned | _best(score, free, free.sum(dim=1) - context.still_masked(context.s))
 
 
-# Ten that differ in what they look at or in what they may take back. Left out as another one under a second name:
-# lowest entropy is `entropy_bounded` with gamma = 0, a confidence threshold is its bound on one token, ReMDM's
-# "rescale" and "loop" are `remdm_cap` with another strength, and re-masking at random is `remdm_cap` without its
-# correction.
+# What differs in what it looks at or may take back. Left out as another one under a second name: lowest entropy is
+# `entropy_bounded` with gamma = 0, a confidence threshold its bound on one token; ReMDM's "rescale" and "loop" are
+# `remdm_cap` with another strength, re-masking at random is `remdm_cap` without its correction.
 POLICIES: tuple[Policy, ...] = (
     top_confidence,
     top_margin,
@@ -215,6 +212,7 @@ POLICIES: tuple[Policy, ...] = (
     remdm_conf,
     path_planning,
 )
+POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
 REMASKING = frozenset(POLICIES[POLICIES.index(euler_remask_uncertain) :])
 
 
@@ -226,26 +224,14 @@ def _best(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
     return among & (rank < count[:, None])
 
 
-def _uncover_best(score: Tensor, prediction: Prediction, count: Tensor) -> Tensor:
+def _uncover_best(score: Tensor, prediction: Prediction, count: Tensor) -> Visible:
     return prediction.visible | _best(score, prediction.masked, count)
 
 
-def _remdm(
-    prediction: Prediction, context: StepContext, sigma: float | Tensor, uncover: float | None = None
-) -> Visible:
-    """ReMDM's step (arXiv 2503.00307, eq. 5): a visible token is masked with probability sigma, a masked one uncovered
-    with (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t).
-    """
-    at, to = alpha(context.t), alpha(context.s)
-    if uncover is None:
-        uncover = (to - (1 - sigma) * at) / (1 - at) if at < 1 else 1.0
+def _remasked(prediction: Prediction, context: StepContext, sigma: float | Tensor, uncover: float) -> Visible:
+    """Every visible token is masked with probability sigma, every masked one uncovered with probability `uncover`."""
     noise = context.noise()
     return torch.where(prediction.masked, noise < uncover, noise >= sigma)
-
-
-def _gumbel(uniform: Tensor) -> Tensor:
-    uniform = uniform.double().clamp(min=torch.finfo(torch.float64).tiny)
-    return -torch.log(-torch.log(uniform)).float()
 
 
 def _require(name: str, value: float, low: float, high: float) -> None:

@@ -168,7 +168,7 @@ def test_zeroing_a_layer_without_gates_leaves_plain_norms():
 def test_the_mean_modulation_is_one_row_that_any_layer_can_hear(config):
     modulation = randomized(config).modulation(vectors())
     mean = modulation.mean()
-    assert (len(modulation), len(mean)) == (3, 1)
+    assert (len(modulation.scale), len(mean.scale)) == (3, 1)
     for name in ("scale", "shift", "gate", "final_scale", "final_shift"):
         value = getattr(modulation, name)
         if value is not None:

@@ -235,7 +235,7 @@ def test_a_gate_at_zero_is_that_gate_alone(model):
     modulation = heard(model)
     changed = modulation.without_gate(1, 0)
     assert (changed.gate[:, 1, 0] == 0).all()
-    assert (changed.gate != modulation.gate).flatten(3).any(dim=3).sum() == len(modulation)
+    assert (changed.gate != modulation.gate).flatten(3).any(dim=3).sum() == len(modulation.scale)
     assert torch.equal(changed.scale, modulation.scale) and torch.equal(changed.shift, modulation.shift)
 
 

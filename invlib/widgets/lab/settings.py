@@ -12,10 +12,9 @@ from invlib import perturb
 from invlib.config import from_dict
 from invlib.errors import InputError
 from invlib.inverter import check_vectors
-from invlib.policies import POLICIES
+from invlib.policies import POLICY_BY_NAME
 from invlib.search import BestOf, Strategy, SwapBeam
 
-POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
 DRAFTS = 32  # encoded before a search edits the closest of them
 LABELS = {"num_steps": "steps", "max_queries": "the search budget"} | {
     name: f"the {name}" for name in ("text", "perturbation", "strength", "policy", "seed")
