@@ -1,11 +1,11 @@
 """Read and write weights. Weights are data: safetensors, or `torch.load(weights_only=True)`, never a program."""
 
 import dataclasses
-import errno
 import hashlib
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,14 @@ from invlib.model import ConditionalMDLM
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the bundled checkpoints inside the package; a clone has them in data/.
-BUNDLED = next((p for p in (PACKAGE / "checkpoints",) if p.is_dir()), PACKAGE.parent / "data" / "checkpoints")
+INSIDE = PACKAGE / "checkpoints"
+BUNDLED = INSIDE if INSIDE.is_dir() else PACKAGE.parent / "data" / "checkpoints"
 PUBLISHED_NAME = "qwen3_best.pt"
 # A validation loss kept as a numpy scalar is a number, not a program; numpy 1 wrote its maker under another name.
 _SCALAR = np.float64(0).__reduce__()[0]
-NUMPY_SCALARS = [
-    _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
-]
-# Where the published layout keeps its weights, the averaged ones first.
-WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")
+_DTYPES = [type(np.dtype(name)) for name in ("float32", "float64", "int64")]
+NUMPY_SCALARS = [_SCALAR, (_SCALAR, "numpy.core.multiarray.scalar"), np.dtype, *_DTYPES]
+WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")  # of the published layout, the averaged weights first
 
 
 def locate(name: str | Path) -> Path:
@@ -65,10 +61,12 @@ def read(path: str | Path) -> tuple[ConditionalMDLM, ModelConfig]:
     """
     path = locate(path)
     if path.is_dir():
-        config = load_config(path / "config.yaml").model
-        weights = _guarded(lambda: load_file(path / "model.safetensors"), path / "model.safetensors")
+        config, file = load_config(path / "config.yaml").model, path / "model.safetensors"
+        with _guarded(file):
+            weights = load_file(file)
     else:
-        contents = _guarded(lambda: _load_plain(path), path)
+        with _guarded(path), torch.serialization.safe_globals(NUMPY_SCALARS):
+            contents = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
         config, weights = _published(contents, path)
     return assemble(config, weights, path), config
 
@@ -77,17 +75,11 @@ def assemble(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> Con
     """A model around these very tensors, strictly: every name and shape must fit."""
     with torch.device("meta"):
         model = ConditionalMDLM(config)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for what, names in (
-        ("lacks", expected.keys() - found.keys()),
-        ("has unexpected", found.keys() - expected.keys()),
-    ):
+    expected, found = ({n: tuple(v.shape) for n, v in values.items()} for values in (model.state_dict(), weights))
+    lacking, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    for what, names in (("lacks", lacking), ("has unexpected", unexpected)):
         if names:
-            raise InputError(
-                f"{path} {what} {len(names)} weights, e.g. {min(names)!r}; "
-                "the configuration and the weights are not of the same model"
-            )
+            raise InputError(f"{path} {what} {len(names)} weights, e.g. {min(names)!r}; its configuration is another's")
     for name, shape in expected.items():
         if found[name] != shape:
             raise InputError(f"{path}: {name} has shape {found[name]}, its configuration asks for {shape}")
@@ -110,7 +102,6 @@ def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=t
     The data section is left out: where the pairs lay concerns only the machine that trained.
     """
     folder, config = Path(folder), dataclasses.replace(config, data=DataConfig())
-    make_folder(folder)
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
     write_atomically(folder / "config.yaml", lambda path: Path(path).write_text(dump_config(config)))
@@ -139,48 +130,41 @@ def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors wrap the OSError
         if partial.is_file():  # its folder may be none
             partial.unlink()
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else first_line(error)
-        raise InputError(
-            f"{path} could not be written: {reason}; the previous file is untouched, "
-            "make room and run the same command again"
-        ) from error
-
-
-def _load_plain(path: Path) -> Any:
-    with torch.serialization.safe_globals(NUMPY_SCALARS):
-        return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+        reason = "the disk is full" if "No space left" in str(error) else first_line(error)
+        told = f"{path} could not be written: {reason}; the previous file is untouched, make room and run again"
+        raise InputError(told) from error
 
 
 def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights of a dictionary with `config`, `step`, `best_val_loss` and weights."""
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict):
         raise InputError(f"{path} has no 'config'; expected a training checkpoint of an inverter")
-    key = next((key for key in WEIGHT_KEYS if contents.get(key)), None)
+    values, key = contents["config"], next((key for key in WEIGHT_KEYS if contents.get(key)), None)
     if key is None:
         raise InputError(f"{path} has no weights; expected one of {', '.join(WEIGHT_KEYS)}")
-    values = contents["config"]
     try:
         config = from_dict(ModelConfig, values.get("model", values), "model")
     except InputError as error:
         raise InputError(f"{path}, its config: {error}") from None
     weights = contents[key]
-    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not named or not all(isinstance(value, Tensor) and value.is_floating_point() for value in weights.values()):
+    if not isinstance(weights, dict) or not all(_is_weight(*item) for item in weights.items()):
         raise InputError(f"{path}: {key!r} is not a dictionary of floating-point tensors by name; it holds no model")
     return config, {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
 
 
-def _guarded(read_weights: Callable[[], Any], path: Path) -> Any:
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point()
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
     try:
-        return read_weights()
+        yield
     except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} is refused: it holds more than weights and plain values, and opening it would run "
-            "code. Ask for a safetensors file, or one written with torch.save of a state dictionary"
-        ) from error
+        told = f"{path} is refused: it holds more than weights and would run code; ask for a safetensors file"
+        raise InputError(told) from error
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"{path} cannot be read as a checkpoint ({first_line(error)}); it is truncated or something else: "
-            "fetch it again"
-        ) from error
+        told = (
+            f"{path} cannot be read as a checkpoint ({first_line(error)}); truncated or something else: fetch it again"
+        )
+        raise InputError(told) from error

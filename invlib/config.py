@@ -1,13 +1,14 @@
 """Frozen, validated configuration, read from YAML. An unknown key is an error that names the nearest known one."""
 
 import dataclasses
+import inspect
 import math
 import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -55,14 +56,10 @@ class ModelConfig:
         _require(self, "length_dim", lambda value: value >= 0, "0 or more")
         _require(self, "dropout", lambda value: 0 <= value < 1, "in [0, 1)")
         if self.hidden_dim % self.num_heads:
-            raise InputError(
-                f"hidden_dim {self.hidden_dim} is not divisible by num_heads {self.num_heads}; "
-                "choose num_heads so that it is"
-            )
-        if not 0 <= self.mask_token_id < self.vocab_size:
-            raise InputError(
-                f"mask_token_id {self.mask_token_id} is outside the vocabulary; expected 0 … {self.vocab_size - 1}"
-            )
+            raise InputError(f"hidden_dim {self.hidden_dim} is not divisible by num_heads {self.num_heads}; change one")
+        mask, last = self.mask_token_id, self.vocab_size - 1
+        if not 0 <= mask <= last:
+            raise InputError(f"mask_token_id {mask} is outside the vocabulary; expected 0 … {last}")
 
 
 @dataclass(frozen=True)
@@ -159,20 +156,18 @@ def from_dict(cls: type, values: Any, section: str = "") -> Any:
     if not isinstance(values, dict):
         raise InputError(f"{where}expected a mapping of keys to values, got {values!r}")
     hints = get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {name: value for name, value in values.items() if name not in UNUSED}
     for name in values:
-        if name not in fields:
-            raise InputError(f"{where}unknown key {name!r}{nearest_name(name, fields)}")
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
+        if name not in hints:
+            raise InputError(f"{where}unknown key {name!r}{nearest_name(name, hints)}")
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.default is parameter.empty and name not in values:
             raise InputError(f"{where}the key {name!r} is missing")
     return cls(**{name: _checked(name, hints[name], value, where) for name, value in values.items()})
 
 
 def to_dict(config: Any) -> dict:
-    """The inverse of `from_dict`; sections that are absent are left out."""
+    """The inverse of `from_dict`, without what is None."""
     return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
 
 
@@ -186,17 +181,14 @@ class _ConfigLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise InputError(f"the key {twice[0]!r} is given twice")
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError(f"the key {key!r} is given twice")
         return super().construct_mapping(node, deep)
 
 
-_ConfigLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+SCIENTIFIC = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_ConfigLoader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
 
 
 def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
@@ -204,7 +196,7 @@ def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise InputError(f"{where}{name} must be a mapping, got {value!r}")
         return {key: _checked(f"{name}[{key!r}]", get_args(hint)[1], each, where) for key, each in value.items()}
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in kinds:
         if dataclasses.is_dataclass(kind):
             return from_dict(kind, value, name)

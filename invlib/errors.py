@@ -9,13 +9,9 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """One line: what was found, what was expected, what to do.
+    """One line: what was found, what was expected, what to do. Commands print it and exit with status 2."""
 
-    Commands print it and exit with status 2; notebooks show it without a traceback
-    (IPython asks an exception for `_render_traceback_`).
-    """
-
-    def _render_traceback_(self) -> list[str]:
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it: notebooks show no traceback
         return [f"InputError: {self}"]
 
 
@@ -53,11 +49,8 @@ def nearest_name(name: object, known: Iterable[str]) -> str:
 
 def options_of(kinds: Sequence[type], options: Mapping[str, Any]) -> list[Any]:
     """One value of each dataclass from named options. Raises `InputError` that names the nearest for an unknown one."""
-    names = [[field.name for field in dataclasses.fields(kind)] for kind in kinds]
-    known = [name for own in names for name in own]
+    kind_of = {field.name: kind for kind in kinds for field in dataclasses.fields(kind)}
     for name in options:
-        if name not in known:
-            raise InputError(f"there is no option {name!r}{nearest_name(name, known)}")
-    return [
-        kind(**{name: options[name] for name in own if name in options}) for kind, own in zip(kinds, names, strict=True)
-    ]
+        if name not in kind_of:
+            raise InputError(f"there is no option {name!r}{nearest_name(name, kind_of)}")
+    return [kind(**{name: value for name, value in options.items() if kind_of[name] is kind}) for kind in kinds]

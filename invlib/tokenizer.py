@@ -38,8 +38,7 @@ class Tokenizer:
             from transformers import AutoTokenizer  # only here: it costs seconds
 
             fast = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
-            ids = {"mask_token_id": fast.mask_token_id, "unk_token_id": fast.unk_token_id}
-            return cls(fast.backend_tokenizer, **ids)
+            return cls(fast.backend_tokenizer, mask_token_id=fast.mask_token_id, unk_token_id=fast.unk_token_id)
         except Exception as error:  # tokenizers and the hub client raise bare Exceptions
             raise InputError(
                 f"the tokenizer {str(name)!r} could not be opened ({first_line(error)}); expected a tokenizer.json, "
@@ -60,8 +59,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, content only."""
-        encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [row.ids for row in encoded]
+        return [row.ids for row in self.backend.encode_batch(list(texts), add_special_tokens=False)]
 
     def ids_of(self, text: str) -> list[int]:
         """Token ids of one text, or of one piece that continues a word, such as "##ing"."""
@@ -72,20 +70,13 @@ class Tokenizer:
     def decode(self, ids: Iterable) -> str:
         """The text of one row of ids, special pieces left out, with ordinary spacing around punctuation."""
         text = self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
-        if not isinstance(self.backend.model, WordPiece):
-            return text
-        return tidy_spacing(text)
+        return tidy_spacing(text) if isinstance(self.backend.model, WordPiece) else text
 
     def pieces(self, ids: Iterable) -> list[str]:
         """What a person is shown for each id: the piece, `##` marking the continuation of a word."""
         if isinstance(self.backend.model, WordPiece):
             return [self.backend.id_to_token(int(i)) or f"<{int(i)}>" for i in ids]
         return [self.backend.decode([int(i)], skip_special_tokens=False) for i in ids]
-
-    def unknown_share(self, texts: Sequence[str]) -> float:
-        """Share of the texts' tokens that the vocabulary cannot spell ([UNK])."""
-        ids = [i for row in self.encode(texts) for i in row]
-        return sum(i == self.unk_token_id for i in ids) / len(ids) if ids else 0.0
 
     def save(self, path: str | Path) -> None:
         """Write one `tokenizer.json`."""

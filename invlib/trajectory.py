@@ -1,11 +1,10 @@
 """Step, Trajectory: what was seen at every step of an inversion."""
 
-import dataclasses
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,10 +13,7 @@ from torch import Tensor
 from invlib.errors import InputError
 
 # What numpy and zipfile raise over a file that is damaged or something else.
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -51,41 +47,26 @@ class Trajectory:
 
     @classmethod
     def from_steps(
-        cls,
-        steps: Sequence[Step],
-        row: int,
-        length: int,
-        *,
-        mask_token_id: int,
-        pieces: Callable[[Sequence[int]], list[str]],
-        text: str,
+        cls, steps: Sequence[Step], row: int, length: int, *, mask_token_id: int, pieces: Callable, text: str
     ) -> "Trajectory":
-        """The history of one row of a batch, cut to its own length."""
+        """The history of one row of a batch, cut to its own length; `pieces` says what is shown for token ids."""
+        kinds = {"tokens": np.int32, "confidence": np.float32, "top_ids": np.int32, "top_probs": np.float32}
+        seen = {
+            name: np.stack([getattr(step, name)[row, :length].cpu().numpy() for step in steps]).astype(dtype)
+            for name, dtype in kinds.items()
+        }
+        ids = np.union1d(seen["tokens"], seen["top_ids"])
+        ids = ids[ids >= 0].tolist()
+        return cls(**seen, mask_token_id=mask_token_id, pieces=dict(zip(ids, pieces(ids), strict=True)), text=text)
 
-        def history(name: str, dtype: type) -> np.ndarray:
-            rows = [getattr(step, name)[row, :length].cpu().numpy() for step in steps]
-            return np.stack(rows).astype(dtype)
-
-        tokens, top_ids = history("tokens", np.int32), history("top_ids", np.int32)
-        ids = sorted({*np.unique(tokens).tolist(), *np.unique(top_ids).tolist()} - {-1})
-        return cls(
-            tokens=tokens,
-            confidence=history("confidence", np.float32),
-            top_ids=top_ids,
-            top_probs=history("top_probs", np.float32),
-            mask_token_id=mask_token_id,
-            pieces=dict(zip(ids, pieces(ids), strict=True)),
-            text=text,
-        )
+    def __len__(self) -> int:
+        """Number of positions."""
+        return self.tokens.shape[1]
 
     @property
     def num_steps(self) -> int:
         """Number of steps after the all-mask start."""
         return len(self.tokens) - 1
-
-    def __len__(self) -> int:
-        """Number of positions."""
-        return self.tokens.shape[1]
 
     @property
     def masked(self) -> Bool[np.ndarray, "step length"]:
@@ -100,18 +81,17 @@ class Trajectory:
     @property
     def uncovered(self) -> Bool[np.ndarray, "step length"]:
         """What became visible in each step."""
-        return np.vstack([np.zeros_like(self.masked[:1]), self.masked[:-1] & ~self.masked[1:]])
+        return np.diff(self.masked.astype(int), axis=0, prepend=self.masked[:1]) < 0
 
     @property
     def remasked(self) -> Bool[np.ndarray, "step length"]:
         """What was visible and became hidden again in each step."""
-        return np.vstack([np.zeros_like(self.masked[:1]), ~self.masked[:-1] & self.masked[1:]])
+        return np.diff(self.masked.astype(int), axis=0, prepend=self.masked[:1]) > 0
 
     @property
     def uncovered_at(self) -> Int[np.ndarray, "length"]:
         """The step in which each position last changed from hidden to visible; 0 where it was pinned."""
-        last_first = self.uncovered[::-1].argmax(axis=0)
-        return np.where(self.pinned, 0, self.num_steps - last_first)
+        return np.where(self.pinned, 0, self.num_steps - self.uncovered[::-1].argmax(axis=0))
 
     def words(self, step: int) -> list[str]:
         """What a person sees at `step`: one piece per position, [MASK] where the text is hidden."""
@@ -124,14 +104,10 @@ class Trajectory:
 
     def save(self, path: str | Path) -> None:
         """Write one .npz without pickled objects."""
-        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "pieces"}
+        arrays = {name: value for name, value in vars(self).items() if name != "pieces"}
+        ids, texts = np.array(list(self.pieces), np.int32), np.array(list(self.pieces.values()), np.str_)
         with open(path, "wb") as file:
-            np.savez_compressed(
-                file,
-                piece_ids=np.array(list(self.pieces), np.int32),
-                piece_texts=np.array(list(self.pieces.values()), dtype=np.str_),
-                **arrays,
-            )
+            np.savez_compressed(file, piece_ids=ids, piece_texts=texts, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":
@@ -140,8 +116,7 @@ class Trajectory:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
             ids, texts = values.pop("piece_ids").tolist(), values.pop("piece_texts").tolist()
-            values["mask_token_id"] = int(values["mask_token_id"])
-            values["text"] = str(values["text"])
+            values |= {"mask_token_id": int(values["mask_token_id"]), "text": str(values["text"])}
             return cls(**values, pieces=dict(zip(ids, texts, strict=True)))
         except _UNREADABLE as error:
             raise InputError(f"{path} is not a saved trajectory ({error}); write one with Trajectory.save") from error

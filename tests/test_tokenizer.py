@@ -73,12 +73,6 @@ def test_a_long_text_is_neither_cut_nor_padded(pruned):
     assert (len(short), len(long)) == (2, 800)
 
 
-def test_unknown_share_is_the_share_of_tokens_that_cannot_be_spelled(pruned):
-    assert pruned.unknown_share(["the quiet lake", "rain"]) == 0
-    assert pruned.unknown_share(["the quiet \U0001f6a3 lake"]) == 1 / 4
-    assert pruned.unknown_share([]) == 0
-
-
 def test_a_vocabulary_too_small_for_the_characters_is_an_error_that_names_the_least(minilm, sentences):
     smallest = 5 + len(single_characters(minilm.tokenizer.get_vocab()))
     with pytest.raises(InputError, match=f"vocab_size 100 does not fit: {smallest} special .* choose"):
