@@ -24,10 +24,7 @@ UNUSED = ("num_workers",)  # keys of published configurations that say nothing h
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a `ConditionalMDLM`, under the key names of the published Qwen3 checkpoint.
-
-    The keys with defaults are options that the published checkpoint does not have.
-    """
+    """The shape of a `ConditionalMDLM`. Keys without defaults are those of the published Qwen3 checkpoint."""
 
     vocab_size: int
     max_seq_len: int

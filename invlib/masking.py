@@ -33,9 +33,8 @@ def stratified_counts(lengths: Int[Tensor, "batch"], generator: torch.Generator 
     One shared offset u0 and equal spacing, u_b = (u0 + b / batch) mod 1 (antithetic sampling as in MDLM),
     then k_b = ceil(u_b * length_b).
     """
-    batch = len(lengths)
     u0 = torch.rand((), generator=generator, dtype=torch.float64)
-    u = (u0 + torch.arange(batch, dtype=torch.float64) / batch) % 1.0
+    u = (u0 + torch.arange(len(lengths), dtype=torch.float64) / len(lengths)) % 1.0
     counts = torch.ceil(u.to(lengths.device) * lengths).long()
     return torch.minimum(counts.clamp(min=1), lengths)  # u = 0 would mask nothing
 

@@ -107,20 +107,8 @@ class AdaLN(nn.Module):
         return self.proj(condition).split(condition.shape[-1], dim=-1)
 
 
-class Attention(nn.Module):
-    """Self-attention in the parameter layout of torch's MultiheadAttention.
-
-    Written as matmul, softmax, matmul: at 32 tokens the fused kernel's backward pass on CPU is many times slower.
-    """
-
-    def __init__(self, hidden_dim: int, num_heads: int, dropout: float):
-        super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden_dim, hidden_dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden_dim))
-        self.out_proj = nn.Linear(hidden_dim, hidden_dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.zeros_(self.out_proj.bias)
+class Attention(nn.MultiheadAttention):
+    """Torch's parameters; written as matmul, softmax, matmul: the fused kernel is slow to train on CPU at 32 tokens."""
 
     def forward(self, x: Stream, visible: Positions | None) -> Stream:
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
@@ -264,6 +252,14 @@ class ConditionalMDLM(nn.Module):
             inputs = torch.cat([inputs, self._noise_features(noise_level)], dim=1)
         return self.length_head(inputs)
 
+    def predicted_lengths(self, embedding: Vectors, noise_level: Levels | None = None) -> Lengths:
+        """The number of tokens to decode: the median, which has the least expected distance to the true one.
+
+        Neighbouring lengths share their probability, so that the likeliest one alone is further off on average.
+        """
+        log_probs = self.length_logits(embedding, noise_level).float().log_softmax(dim=1)
+        return (log_probs.exp().cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=log_probs.shape[1] - 1) + 1
+
     def forward(
         self, xt: Tokens, modulation: Modulation, *, lengths: Lengths | None = None, at: Positions | None = None
     ) -> Logits:
@@ -278,11 +274,7 @@ class ConditionalMDLM(nn.Module):
 
     def predictor(self, modulation: Modulation, lengths: Lengths) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """What `sampler.denoise` asks: (xt of some rows of the batch, which rows, at which positions) → logits."""
-
-        def predict(xt: Tensor, rows: Tensor, at: Tensor) -> Tensor:
-            return self(xt, modulation.rows(rows), lengths=lengths[rows], at=at)
-
-        return predict
+        return lambda xt, rows, at: self(xt, modulation.rows(rows), lengths=lengths[rows], at=at)
 
     def hidden_states(
         self, xt: Tokens, modulation: Modulation, lengths: Lengths | None = None, *, num_layers: int | None = None
@@ -331,14 +323,6 @@ def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab h
 def _feed_forward(*widths: int) -> nn.Sequential:
     layers = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.GELU())]
     return nn.Sequential(*layers[:-1])
-
-
-def median_length(log_probs: Float[Tensor, "batch length"]) -> Lengths:
-    """Median of log p(number of tokens), column l standing for l + 1: the least expected distance to the true length.
-
-    Neighbouring lengths share their probability, so that the likeliest one alone is further off on average.
-    """
-    return (log_probs.exp().cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=log_probs.shape[1] - 1) + 1
 
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -103,9 +103,6 @@ def is_looking_back(policy: Policy) -> bool:
     return getattr(policy.func if isinstance(policy, partial) else policy, "looks_back", False)
 
 
-# Once visible, always visible
-
-
 def top_confidence(prediction: Prediction, context: StepContext) -> Visible:
     """The most probable proposals first (MaskGIT; LLaDA's "low-confidence remasking")."""
     return _uncover_best(context.jittered(prediction.confidence.log()), prediction, context.quota(prediction))
@@ -150,15 +147,9 @@ def ancestral(prediction: Prediction, context: StepContext) -> Visible:
     return prediction.visible | (context.noise() < context.uncover_probability)
 
 
-# Visible tokens may be masked again
-
-
 @looks_back
 def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, threshold: float = 0.3) -> Visible:
-    """An Euler step, then every visible token is re-masked where the model is unsure, max_v p(v) < threshold.
-
-    As in the text of jina-ai's embedding-inversion-demo.
-    """
+    """An Euler step, then visible tokens are re-masked where the model is unsure, max_v p(v) < threshold (jina-ai)."""
     _require("threshold", threshold, 0, 1)
     unsure = prediction.visible & (prediction.each(lambda probs: probs.amax(dim=1)) < threshold)
     return ancestral(prediction, context) & ~unsure
@@ -213,7 +204,7 @@ POLICIES: tuple[Policy, ...] = (
     path_planning,
 )
 POLICY_BY_NAME = {policy.__name__: policy for policy in POLICIES}
-REMASKING = frozenset(POLICIES[POLICIES.index(euler_remask_uncertain) :])
+REMASKING = frozenset(POLICIES[POLICIES.index(euler_remask_uncertain) :])  # visible tokens may be masked again
 
 
 def _best(score: Tensor, among: Tensor, count: Tensor) -> Tensor:

@@ -113,6 +113,7 @@ def test_the_predicted_length_is_the_median(inverter, vectors, monkeypatch):
     monkeypatch.setattr(inverter.model, "length_logits", lambda *_: probs.log())
     assert inverter.predict_lengths(vectors).tolist() == [10] * len(vectors)
     assert {len(t) for t in inverter.invert(vectors, num_steps=1).trajectories} == {10}
+    assert inverter.model.predicted_lengths(torch.from_numpy(vectors)).tolist() == [10] * len(vectors)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e20, 1e30])
