@@ -1,12 +1,11 @@
 """Frozen, validated configuration, read from YAML. An unknown key is an error that names the nearest known one."""
 
-import dataclasses
 import inspect
 import math
 import re
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -89,9 +88,8 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = "batch_size max_steps lr grad_accum max_grad_norm max_noise log_every eval_every"
+        positive = "batch_size max_steps lr adam_lr grad_accum max_grad_norm max_noise log_every eval_every"
         _require(self, positive, lambda value: 0 < value < math.inf, "positive")
-        _require(self, "adam_lr", lambda value: value is None or 0 < value < math.inf, "positive")
         _require(self, "ema_decay condition_dropout noise_share", lambda value: 0 <= value < 1, "in [0, 1)")
         _require(self, "min_lr_ratio decay_share", lambda value: 0 <= value <= 1, "in [0, 1]")
         _require(self, "warmup_steps weight_decay", lambda value: 0 <= value < math.inf, "0 or more")
@@ -116,7 +114,7 @@ class DataConfig:
 
     data_dir: str = "data/pairs"
     val_split: float = 0.01
-    mix: dict[str, float] = dataclasses.field(default_factory=dict)
+    mix: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(self, "val_split", lambda value: 0 < value < 1, "between 0 and 1")
@@ -131,7 +129,7 @@ class Config:
 
     model: ModelConfig
     training: TrainingConfig | None = None
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 def load_config(path: str | Path) -> Config:
@@ -165,11 +163,11 @@ def from_dict(cls: type, values: Any, section: str = "") -> Any:
 
 def to_dict(config: Any) -> dict:
     """The inverse of `from_dict`, without what is None."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    return {name: value for name, value in asdict(config).items() if value is not None}
 
 
 def dump_config(config: Config) -> str:
-    """YAML that `load_config` reads back to an equal `Config`."""
+    """YAML that `load_config` reads back."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
@@ -195,7 +193,7 @@ def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
         return {key: _checked(f"{name}[{key!r}]", get_args(hint)[1], each, where) for key, each in value.items()}
     kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in kinds:
-        if dataclasses.is_dataclass(kind):
+        if is_dataclass(kind):
             return from_dict(kind, value, name)
         if kind is float and type(value) is int:
             return float(value)
@@ -208,5 +206,6 @@ def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
 
 def _require(config: Any, names: str, fits: Callable[[Any], bool], domain: str) -> None:
     for name in names.split():
-        if not fits(getattr(config, name)):
-            raise InputError(f"{name} must be {domain}, got {getattr(config, name)!r}")
+        value = getattr(config, name)
+        if value is not None and not fits(value):
+            raise InputError(f"{name} must be {domain}, got {value!r}")
