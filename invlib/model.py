@@ -211,7 +211,8 @@ class ConditionalMDLM(nn.Module):
             embedding = torch.where(null[:, None], self.null_embedding, embedding)
         x = self.cond_proj[0](embedding)
         if noise_level is not None:
-            x = x + self.noise_proj(self._noise_features(noise_level))
+            features = self._noise_features(noise_level)  # before the projection, which not every model has
+            x = x + self.noise_proj(features)
         return self.cond_proj[1:](x)
 
     def _standardized(self, embedding: Vectors) -> Vectors:
