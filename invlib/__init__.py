@@ -5,18 +5,9 @@
 >>> vectors = inverter.encoder.encode(["Meet me at the station at nine."])
 >>> inverter.invert(vectors, num_steps=8).texts  # doctest: +SKIP
 
-The house, top first; imports run downwards:
-
-__main__ · audit (stored vectors, what can be read)       python -m invlib · python -m invlib.audit
-studies (what it reaches, what protects) · widgets        python -m invlib.studies
-inverter (load, invert) · training · plots                python -m invlib.training
-search (the encoder in the loop) · probes (what each layer hears)
-sampler (from masks to text) · checkpoint
-model · encoder · tokenizer · policies (the order) · perturb (what happens to a vector)
-config · masking · trajectory · metrics
-errors
-
-Everything below is loaded when it is first used.
+The house, top first; imports run downwards, and everything is loaded when it is first used:
+audit, widgets/lab, __main__ → studies, widgets → inverter, training, plots → search, probes → sampler, checkpoint →
+model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics → errors
 """
 
 import importlib

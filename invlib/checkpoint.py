@@ -107,14 +107,6 @@ def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=t
     write_atomically(folder / "config.yaml", lambda path: Path(path).write_text(dump_config(config)))
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, or say in one line why it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made into a folder: {error.strerror}; choose another one") from None
-
-
 def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
     """Write beside `path`, in a folder that is made where it is missing, flush to disk, then replace it in one step.
 
@@ -161,7 +153,5 @@ def _guarded(path: Path) -> Iterator[None]:
         told = f"{path} is refused: it holds more than weights and would run code; ask for a safetensors file"
         raise InputError(told) from error
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        told = (
-            f"{path} cannot be read as a checkpoint ({first_line(error)}); truncated or something else: fetch it again"
-        )
+        told = f"{path} cannot be read as a checkpoint ({first_line(error)}), truncated or something else; fetch it"
         raise InputError(told) from error

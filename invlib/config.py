@@ -11,13 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from invlib.errors import InputError, nearest_name
+from invlib.errors import InputError, nearest_name, require
 
-CHOICES = {
-    "optimizer": ("adamw", "muon"),
-    "weighting": ("nelbo", "low_variance"),
-    "mixed_precision": (True, False, "bf16", "no"),
-}
 UNUSED = ("num_workers",)  # keys of published configurations that say nothing here: accepted and ignored
 
 
@@ -93,8 +88,9 @@ class TrainingConfig:
         _require(self, "ema_decay condition_dropout noise_share", lambda value: 0 <= value < 1, "in [0, 1)")
         _require(self, "min_lr_ratio decay_share", lambda value: 0 <= value <= 1, "in [0, 1]")
         _require(self, "warmup_steps weight_decay", lambda value: 0 <= value < math.inf, "0 or more")
-        for name, choices in CHOICES.items():
-            _require(self, name, choices.__contains__, f"one of {choices}")
+        choices = {"optimizer": ("adamw", "muon"), "weighting": ("nelbo", "low_variance")}
+        for name, known in {**choices, "mixed_precision": (True, False, "bf16", "no")}.items():
+            _require(self, name, known.__contains__, f"one of {known}")
         if self.trained != "*" and self.start_from is None:
             raise InputError(f"trained: {self.trained!r} trains some weights of a checkpoint; name it in start_from")
 
@@ -207,5 +203,4 @@ def _checked(name: str, hint: Any, value: Any, where: str) -> Any:
 def _require(config: Any, names: str, fits: Callable[[Any], bool], domain: str) -> None:
     for name in names.split():
         value = getattr(config, name)
-        if value is not None and not fits(value):
-            raise InputError(f"{name} must be {domain}, got {value!r}")
+        require(value is None or fits(value), name, domain, value)

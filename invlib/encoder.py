@@ -49,7 +49,6 @@ class Encoder:
           sentence-transformers folder, or a hub name such as "Qwen/Qwen3-Embedding-0.6B".
         dim: keep the leading `dim` coordinates and renormalise (Matryoshka truncation, Kusupati et al. 2022).
         prompt: name of a prompt the model brings, or the text to prepend.
-        dtype: bfloat16 is faster on recent CPUs; its vectors differ a little.
 
         Raises `InputError` when the folder or hub model is absent, the hash differs, or dim does not fit.
         """

@@ -41,6 +41,12 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[
     return ending
 
 
+def require(condition: bool, name: str, domain: str, found: object) -> None:
+    """Raise the `InputError` of a value outside its domain."""
+    if not condition:
+        raise InputError(f"{name} must be {domain}, got {found!r}")
+
+
 def nearest_name(name: object, known: Iterable[str]) -> str:
     """How an error ends that found an unknown name: with the nearest known one, else with all of them."""
     close = difflib.get_close_matches(str(name), list(known), n=1)

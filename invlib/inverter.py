@@ -1,6 +1,6 @@
 """Inverter: from vectors back to sentences. Joins model, tokenizer, sampler and (where asked) the encoder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import checkpoint
-from invlib.errors import InputError, options_of
+from invlib.errors import InputError, options_of, require
 from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
@@ -56,8 +56,8 @@ class Decoding(Sampling):
     def __post_init__(self) -> None:
         super().__post_init__()
         w = self.guidance_scale
-        if not 0 <= w < np.inf or (w != 1 and not self.conditional):
-            raise InputError(f"guidance_scale must be 0 or more, and 1 with conditional=False; got {w}")
+        fits = 0 <= w < np.inf and (w == 1 or self.conditional)
+        require(fits, "guidance_scale", "0 or more, and 1 with conditional=False", w)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,8 @@ class Drafting:
     encoder: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self.candidates >= 1, "candidates", "at least 1", self.candidates)
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
 
 
 @dataclass
@@ -123,8 +122,7 @@ class Inverter:
         """
         path = checkpoint.locate(name)
         model, config = checkpoint.read(path)
-        if tokenizer is None:
-            tokenizer = Tokenizer.load(path if path.is_dir() else config.decoder_tokenizer)
+        tokenizer = tokenizer or Tokenizer.load(path if path.is_dir() else config.decoder_tokenizer)
         inverter = cls(model.to(device=device, dtype=dtype), tokenizer, encoder)
         inverter.name = str(name)
         return inverter
@@ -257,7 +255,7 @@ class Inverter:
 
     @torch.inference_mode()
     def predict_lengths(self, vectors: Any, noise_level: float | Sequence[float] | np.ndarray = 0.0) -> np.ndarray:
-        """Number of tokens that the model expects of each vector, [n]: `median_length`; without a head all it has."""
+        """Number of tokens that the model expects of each vector, [n]: the median; without a head all it has."""
         embedding, level = self._heard(vectors, noise_level)
         if not self.config.length_head:
             return np.full(len(embedding), self.config.max_seq_len)
@@ -265,10 +263,9 @@ class Inverter:
 
     def _heard(self, vectors: Any, noise_level: Any) -> tuple[Tensor, Tensor | None]:
         """Vectors and their noise levels as the model takes them."""
-        vectors = check_vectors(vectors, self.config.embedding_cond_dim)
+        vectors, device = check_vectors(vectors, self.config.embedding_cond_dim), self.model.device
         noise = _noise_levels(noise_level, len(vectors))
-        level = None if noise is None else torch.from_numpy(noise).to(self.model.device)
-        return torch.from_numpy(vectors).to(self.model.device), level
+        return torch.from_numpy(vectors).to(device), None if noise is None else torch.from_numpy(noise).to(device)
 
     def _lengths(self, vectors: np.ndarray, length: Any, noise: np.ndarray | None) -> np.ndarray:
         """How many tokens are decoded of each vector [n]: what was given, or the median of what the model expects."""
@@ -283,10 +280,8 @@ class Inverter:
         grid = torch.full((len(lengths), int(lengths.max())), self.config.mask_token_id, device=lengths.device)
         for position, token in tokens.items():
             if not 0 <= position < int(lengths.min()):
-                raise InputError(
-                    f"{name} position {position} is outside a text of {int(lengths.min())} tokens; "
-                    f"positions count from 0, and length= sets how many there are"
-                )
+                told = f"{name} position {position} is outside a text of {int(lengths.min())} tokens"
+                raise InputError(f"{told}; positions count from 0, and length= sets how many there are")
             grid[:, position] = self.token_id(token)
         return grid
 
@@ -295,10 +290,8 @@ class Inverter:
         ids = self.tokenizer.ids_of(token) if isinstance(token, str) else [token]
         if len(ids) != 1 or not 0 <= ids[0] < self.config.vocab_size or ids[0] == self.config.mask_token_id:
             pieces = self.tokenizer.pieces(ids) if isinstance(token, str) else ids
-            raise InputError(
-                f"{token!r} is not one token of the vocabulary ({pieces}); pin one piece or an id below "
-                f"{self.config.vocab_size} other than [MASK]"
-            )
+            told = f"{token!r} is not one token of the vocabulary ({pieces})"
+            raise InputError(f"{told}; pin one piece or an id below {self.config.vocab_size} other than [MASK]")
         return int(ids[0])
 
     def target(self, vector: np.ndarray, *, pinned: Mapping[int, int | str] | None = None, **options: Any) -> Target:
@@ -373,12 +366,9 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
     return array / np.linalg.norm(array, axis=1, keepdims=True)
 
 
-def _by_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def _by_length(lengths: np.ndarray, batch_size: int) -> Iterable[np.ndarray]:
     """Rows in batches of similar length, so that little padding is computed; a progress bar when long."""
     order = np.argsort(lengths, kind="stable")
+    batches = np.split(order, range(batch_size, len(order), batch_size))
     # Inside another bar, as in an audit of many chunks, it goes when it is full.
-    with tqdm(total=len(order), desc="invert", unit=" vectors", leave=None, disable=len(order) < LONG) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            yield rows
-            bar.update(len(rows))
+    return tqdm(batches, desc="invert", unit=" batches", leave=None, disable=len(order) < LONG)

@@ -79,10 +79,7 @@ class Modulation:
         return replace(self, final_scale=scale, final_shift=shift)
 
     def without_gate(self, layer: int, sublayer: int) -> "Modulation":
-        """This modulation with one gate set to zero: the sublayer adds nothing, its norm still listens.
-
-        Raises `InputError` where the model has no gates.
-        """
+        """This modulation with one gate set to zero; raises `InputError` where the model has none."""
         if self.gate is None:
             raise InputError("this checkpoint has no gates; with_layer(…, zeros()) sets its scale and shift to zero")
         gate = self.gate.clone()
@@ -175,10 +172,8 @@ class ConditionalMDLM(nn.Module):
             nn.init.normal_(self.output_proj.weight, std=0.02)
         if config.length_head:
             inputs = config.embedding_cond_dim + len(NOISE_RATES) * config.noise_condition
-            on_vector = (inputs, config.length_dim, config.length_dim)
-            self.length_head = _feed_forward(
-                *(on_vector if config.length_dim else (hidden, hidden)), config.max_seq_len
-            )
+            widths = (inputs, config.length_dim, config.length_dim) if config.length_dim else (hidden, hidden)
+            self.length_head = _feed_forward(*widths, config.max_seq_len)
         if config.noise_condition:
             self.noise_proj = nn.Linear(len(NOISE_RATES), hidden, bias=False)
             nn.init.zeros_(self.noise_proj.weight)

@@ -35,9 +35,6 @@ def use_style() -> None:
     plt.style.use(STYLE)
 
 
-# ── one inversion, or several ──
-
-
 def plot_trajectory(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
     """Token × step: grey while masked, then coloured by the confidence with which the token was written.
 
@@ -70,9 +67,6 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
     ax.plot(spread[0.5], "o-", color="C0", label="median")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return _finish(ax, AT_RIGHT, xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
-
-
-# ── inside the model ──
 
 
 def plot_modulation(modulation: Modulation, ax: Axes | None = None) -> Axes:
@@ -133,9 +127,6 @@ def plot_logit_lens(words: list[list[str]], probabilities: np.ndarray, true: lis
     shown, label = np.array(words), "probability of the word shown"
     labels = {"xlabel": "the true token at each position", "ylabel": "layers passed", "yticks": range(len(words))}
     return _cells(ax, probabilities, shown, label, framed=shown == np.array(true), below=true, **labels)
-
-
-# ── what comes back, and what it costs ──
 
 
 def plot_intervals(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
@@ -209,9 +200,6 @@ def plot_sweep(table: pd.DataFrame, metric: str = "token_f1", ax: Axes | None = 
     plot_frontier(table[inverted & ~clean & cosines], table[inverted & ~clean & asked], ax)
     ax.set(xlabel="cosine of the attacker's vector to the clean one", ylabel=f"{_shown(metric)}, 95 % interval")
     return ax
-
-
-# ── the strokes they share ──
 
 
 def _interval(ax: Axes, group: int, x: pd.Series, rows: pd.DataFrame, **style) -> None:

@@ -5,8 +5,7 @@ returns the positions that are visible afterwards: masked ones among them are un
 are re-masked. Parameters have defaults; set others with `functools.partial(entropy_bounded, gamma=0.3)`.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invlib.errors import InputError
+from invlib.errors import require
 from invlib.masking import alpha, log_probs_by_rows
 
 
@@ -35,27 +34,18 @@ class Prediction:
     def visible(self) -> Bool[Tensor, "batch length"]:
         return ~self.masked
 
-    def log_probs_by_rows(self) -> Iterator[tuple[slice, Float[Tensor, "some vocab"]]]:
-        """log p(token) at the asked positions, some at a time; see `masking.log_probs_by_rows`."""
-        return log_probs_by_rows(self.logits, self.mask_token_id)
-
     def each(self, function: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch length"]:
         """One number for every asked position, from its probabilities [some, vocab]; NaN elsewhere."""
         values = torch.empty(len(self.logits), device=self.logits.device)
-        for rows, log_probs in self.log_probs_by_rows():
+        for rows, log_probs in log_probs_by_rows(self.logits, self.mask_token_id):
             values[rows] = function(log_probs.exp())
         return torch.full(self.asked.shape, torch.nan, device=values.device).masked_scatter(self.asked, values)
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where in the process we are: step `index` of `num_steps`, going from time t down to time s.
+    """Where in the process we are: from time t down to s; `free` counts what was masked at the start."""
 
-    Times are those of the step grid; `free` counts the positions that were masked at the start.
-    """
-
-    index: int
-    num_steps: int
     t: float
     s: float
     free: Int[Tensor, "batch"]
@@ -120,7 +110,7 @@ def entropy_bounded(prediction: Prediction, context: StepContext, *, gamma: floa
     The bound is on the error of writing them together, in nats. At least the schedule's quota, so that the last step
     does not have to write the rest at once; gamma = 0 and as many steps as tokens is one token a step.
     """
-    _require("gamma", gamma, 0, math.inf)
+    require(gamma >= 0, "gamma", "0 or more", gamma)
     # entr: p log p at p = 0 is 0, not NaN, and [MASK] itself has probability 0.
     entropy = prediction.each(lambda probs: torch.special.entr(probs).sum(dim=1))
     ordered = entropy.masked_fill(~prediction.masked, torch.inf).sort(dim=1).values
@@ -150,14 +140,14 @@ def ancestral(prediction: Prediction, context: StepContext) -> Visible:
 @looks_back
 def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, threshold: float = 0.3) -> Visible:
     """An Euler step, then visible tokens are re-masked where the model is unsure, max_v p(v) < threshold (jina-ai)."""
-    _require("threshold", threshold, 0, 1)
+    require(0 <= threshold <= 1, "threshold", "between 0 and 1", threshold)
     unsure = prediction.visible & (prediction.each(lambda probs: probs.amax(dim=1)) < threshold)
     return ancestral(prediction, context) & ~unsure
 
 
 def remdm_cap(prediction: Prediction, context: StepContext, *, eta: float = 0.04) -> Visible:
     """ReMDM with sigma = min(eta, sigma_max) (Wang et al. 2025, arXiv 2503.00307, §4.1 and eq. 5)."""
-    _require("eta", eta, 0, 1)
+    require(0 <= eta <= 1, "eta", "between 0 and 1", eta)
     at, to, sigma = alpha(context.t), alpha(context.s), min(eta, context.sigma_max)
     uncover = (to - (1 - sigma) * at) / (1 - at) if at < 1 else 1.0
     return _remasked(prediction, context, sigma, uncover)
@@ -169,7 +159,7 @@ def remdm_conf(prediction: Prediction, context: StepContext, *, eta: float = 1.0
     psi is the probability of the token when it was written (arXiv 2503.00307, §4.1), so at most one token a step
     is expected to go; masked tokens are uncovered as in `ancestral`.
     """
-    _require("eta", eta, 0, 1)
+    require(0 <= eta <= 1, "eta", "between 0 and 1", eta)
     doubtful = (-prediction.committed).masked_fill(prediction.masked | prediction.pinned, -torch.inf)
     share = doubtful.softmax(dim=1).nan_to_num(0.0)  # a row without any visible token: nothing to re-mask
     return _remasked(prediction, context, eta * context.sigma_max * share, context.uncover_probability)
@@ -182,15 +172,14 @@ def path_planning(prediction: Prediction, context: StepContext, *, eta: float = 
     Scores are the model's probability of the token, times eta at masked positions; the best
     kappa = n - floor(free · s) of the n that are not pinned stay or become visible, all others are masked.
     """
-    _require("eta", eta, 0, math.inf)
+    require(eta >= 0, "eta", "0 or more", eta)
     free = ~prediction.pinned
     score = torch.where(prediction.masked, eta * prediction.confidence, prediction.confidence)
     return prediction.pinned | _best(score, free, free.sum(dim=1) - context.still_masked(context.s))
 
 
-# What differs in what it looks at or may take back. Left out as another one under a second name: lowest entropy is
-# `entropy_bounded` with gamma = 0, a confidence threshold its bound on one token; ReMDM's "rescale" and "loop" are
-# `remdm_cap` with another strength, re-masking at random is `remdm_cap` without its correction.
+# They differ in what they look at or may take back; others of the field are one of these under a second name: lowest
+# entropy is `entropy_bounded` with gamma = 0, ReMDM's "rescale" and "loop" are `remdm_cap` with another strength.
 POLICIES: tuple[Policy, ...] = (
     top_confidence,
     top_margin,
@@ -223,8 +212,3 @@ def _remasked(prediction: Prediction, context: StepContext, sigma: float | Tenso
     """Every visible token is masked with probability sigma, every masked one uncovered with probability `uncover`."""
     noise = context.noise()
     return torch.where(prediction.masked, noise < uncover, noise >= sigma)
-
-
-def _require(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InputError(f"{name} must be between {low} and {high}, got {value}")

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from invlib.errors import InputError, options_of
+from invlib.errors import InputError, options_of, require
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
 from invlib.policies import Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
@@ -46,13 +46,10 @@ class Sampling:
     order_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise InputError(f"num_steps must be at least 1, got {self.num_steps}")
-        for name in ("temperature", "order_noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not callable(self.policy):
-            raise InputError(f"policy must be a function such as invlib.policies.top_confidence, got {self.policy!r}")
+        require(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
+        require(0 <= self.temperature < math.inf, "temperature", "0 or more", self.temperature)
+        require(0 <= self.order_noise < math.inf, "order_noise", "0 or more", self.order_noise)
+        require(callable(self.policy), "policy", "a function such as invlib.policies.top_confidence", self.policy)
 
 
 def denoise(
@@ -86,8 +83,8 @@ def denoise(
         logits = ask(xt, asked)
         x0, confidence = _propose(logits, xt, asked, mask_token_id, how.temperature, streams)
         prediction = Prediction(masked, pinned, asked, logits, mask_token_id, x0, confidence, committed)
-        times = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
-        context = StepContext(index, how.num_steps, *times, free, lambda: _uniform(streams, lengths), how.order_noise)
+        t, s = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
+        context = StepContext(t, s, free, lambda: _uniform(streams, lengths), how.order_noise)
         visible = everything if index == how.num_steps else how.policy(prediction, context) | pinned
         uncovered, xt = masked & visible, torch.where(visible, x0, mask_token_id)
         committed = torch.where(uncovered, confidence, committed).masked_fill(~visible, torch.nan)
@@ -96,10 +93,7 @@ def denoise(
 
 
 class Remembered:
-    """`predict`, asked only about rows that changed since they were last asked: the model takes no time input.
-
-    `calls` counts the forward passes of each row.
-    """
+    """`predict`, asked only about rows that changed: the model takes no time input. `calls`: forward passes by row."""
 
     def __init__(self, predict: Predict, batch: int, device: torch.device):
         self.predict, self.calls = predict, torch.zeros(batch, dtype=torch.long, device=device)
@@ -213,7 +207,10 @@ def _step(of: tuple[int, int], tokens, uncovered, confidence, prediction, calls,
     top_ids = torch.full((*tokens.shape, top_k), -1, device=tokens.device)
     top_probs = torch.zeros((*tokens.shape, top_k), device=tokens.device)
     if prediction is not None and top_k:
-        best = [log_probs.topk(top_k, dim=1) for _, log_probs in prediction.log_probs_by_rows()]
+        best = [
+            log_probs.topk(top_k, dim=1)
+            for _, log_probs in log_probs_by_rows(prediction.logits, prediction.mask_token_id)
+        ]
         if best:
             top_ids[prediction.asked] = torch.cat([some.indices for some in best])
             top_probs[prediction.asked] = torch.cat([some.values for some in best]).exp()

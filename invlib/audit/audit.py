@@ -25,9 +25,10 @@ from invlib.audit.databases import CHROMA_FILE, ChromaCollection, LanceTable
 from invlib.audit.files import FILES
 from invlib.audit.origin import SAMPLE, Origin, check_dimension, check_origin
 from invlib.audit.source import Chunk, Source
-from invlib.checkpoint import fingerprint, make_folder, write_atomically
+from invlib.checkpoint import fingerprint, write_atomically
 from invlib.errors import InputError
 from invlib.inverter import Inverter
+from invlib.training.run import make_folder
 
 CHUNK = 1024
 TOLD = 20  # broken rows that are named one by one; all are counted

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from invlib.errors import InputError
+from invlib.errors import InputError, require
 from invlib.metrics import cosine, mean_interval
 
 UNIT_TOLERANCE = 0.01  # a bf16 encoder's own division leaves lengths of 1 ± 0.004
@@ -173,12 +173,6 @@ def numpy_generator(generator: torch.Generator | None, name: str) -> np.random.G
     if generator is None:
         raise InputError(f"{name} is random; pass generator=torch.Generator().manual_seed(0), or any other seed")
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
-
-
-def require(condition: bool, name: str, domain: str, found: object) -> None:
-    """Raise the `InputError` of a strength outside its domain."""
-    if not condition:
-        raise InputError(f"{name} must be {domain}, got {found}")
 
 
 def is_whole(value: object, low: int, high: float = math.inf) -> bool:

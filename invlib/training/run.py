@@ -38,7 +38,7 @@ class Run:
             self.trainer.load_state_dict(state["trainer"])
             self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
         if self.is_main:
-            checkpoint.make_folder(self.folder)
+            make_folder(self.folder)
             self.tokenizer.save(self.folder / "tokenizer.json")
             _cut_log(self.folder / "log.csv", self.trainer.step)
 
@@ -92,11 +92,19 @@ def branch(folder: Path, steps: int, config: Config) -> tuple[Path, Config]:
     if state is None or state["trainer"]["step"] >= state["end"]:
         state = read_state(folder / "state.pt")
         state |= {"best": -1.0, "cooldown": steps, "end": state["trainer"]["step"] + steps}
-        checkpoint.make_folder(own.parent)
+        make_folder(own.parent)
         checkpoint.write_atomically(own, lambda path: torch.save(state, path))
     share = state["cooldown"] / state["end"]
     training = dataclasses.replace(config.training, max_steps=state["end"], decay_share=share)
     return own.parent, dataclasses.replace(config, training=training)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, or say in one line why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made into a folder: {error.strerror}; choose another one") from None
 
 
 def _comparable(config: Config) -> dict:
