@@ -32,9 +32,9 @@ from invlib.masking import mask_tokens, stratified_counts, subs_logits
 from invlib.metrics import score
 from invlib.studies.results import write_table
 from invlib.tokenizer import Tokenizer
-from invlib.training.loop import make_tokenizer, training_loop
+from invlib.training.loop import training_loop
 from invlib.training.pairs import Pairs, fitting, read_texts
-from invlib.training.start import initial_model
+from invlib.training.start import initial_model, initial_tokenizer
 from invlib.training.trainer import Trainer
 from invlib.training.vocabulary import prune
 
@@ -62,7 +62,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "half the rate": ("learning rate 5e-4", {"lr": 5e-4}),
     "twice the rate": ("learning rate 2e-3", {"lr": 2e-3}),
     "no dropped vectors": ("condition dropout 0", {"condition_dropout": 0.0}),
-    "vocabulary 30k": ("the encoder's 30,522 pieces", {"vocab_size": 30522}),
+    "vocabulary 30k": ("all 29,513 pieces of Latin script", {"vocab_size": 29513}),
     "all random": ("6 layers, 384 wide, pre-norm, all random", RANDOM),
     "wide": ("3 layers, 528 wide, all random", RANDOM | {"num_layers": 3, "hidden_dim": 528, "ff_dim": 2112}),
     "deep": ("11 layers, 288 wide, all random", RANDOM | {"num_layers": 11, "hidden_dim": 288, "ff_dim": 1152}),
@@ -111,7 +111,7 @@ def _pairs(config: Config, corpus: Path, encoder: Encoder) -> tuple[Tokenizer, P
     kind = "continued" if config.training.start_from else f"vocabulary-{config.model.vocab_size}"
     folder = Path(config.data.data_dir).expanduser() / kind
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer(config, encoder, corpus, folder)
+    tokenizer = initial_tokenizer(config, encoder, corpus, folder)
     tokenizer.save(folder / "tokenizer.json")
     return tokenizer, Pairs.build(folder / "train", corpus, encoder, tokenizer, config.model.max_seq_len)
 

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from invlib import metrics
-from invlib.checkpoint import locate
 from invlib.config import Config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -25,11 +24,10 @@ from invlib.sampler import denoise
 from invlib.tokenizer import Tokenizer
 from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
-from invlib.training.pairs import Pairs, read_texts
+from invlib.training.pairs import Pairs
 from invlib.training.run import Run
-from invlib.training.start import initial_model
+from invlib.training.start import initial_model, initial_tokenizer
 from invlib.training.trainer import Trainer
-from invlib.training.vocabulary import prune
 
 VALIDATION_ROWS = 512
 VALIDATION_STEPS = 8
@@ -101,29 +99,6 @@ def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs,
         print(f"{speed}; {of_peak:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak")
 
 
-def make_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
-    """The run's tokenizer: of its folder, of the checkpoint it starts from, pruned from the encoder's own, or named."""
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.load(folder)
-    if config.training.start_from is not None:
-        own = Tokenizer.load(locate(config.training.start_from))
-        if own.vocab_size == config.model.vocab_size:
-            return own
-    if config.model.decoder_tokenizer == "pruned":
-        return prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
-    return Tokenizer.load(config.model.decoder_tokenizer)
-
-
-def _check_vocabulary(config: Config, tokenizer: Tokenizer) -> None:
-    found, wanted = tokenizer.vocab_size, config.model.vocab_size
-    if found > wanted:
-        raise InputError(f"the tokenizer has {found} pieces, vocab_size is {wanted}; set vocab_size to {found}")
-    found, wanted = tokenizer.mask_token_id, config.model.mask_token_id
-    if found not in (None, wanted):
-        told = f"[MASK] is piece {found} of the tokenizer, mask_token_id is {wanted}"
-        raise InputError(f"{told}; set mask_token_id to {found}")
-
-
 def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Path, accelerator: Accelerator) -> None:
     """Pairs, model and run from a configuration and its corpora; then train to the end, resuming where possible."""
     if config.training is None:
@@ -131,8 +106,7 @@ def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Pat
     precision = torch.bfloat16 if config.training.bf16 else torch.float32
     encoder = Encoder.load(config.model.encoder_model, device=accelerator.device, dtype=precision)
     with accelerator.main_process_first():
-        tokenizer = make_tokenizer(config, encoder, texts[0], out)
-        _check_vocabulary(config, tokenizer)
+        tokenizer = initial_tokenizer(config, encoder, texts[0], out)
         folder, make = Path(config.data.data_dir).expanduser(), (encoder, tokenizer, config.model.max_seq_len)
         pairs = Pairs.build_all(folder, "train", texts, *make)
         held_out = Pairs.build_all(folder, "valid", valid, *make) if valid else pairs

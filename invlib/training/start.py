@@ -1,6 +1,7 @@
-"""The weights a training starts from: random, taken from the encoder that is to be inverted, or from a checkpoint."""
+"""The pieces and weights a training starts from: random, taken from the encoder that is to be inverted, or from a checkpoint."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,36 @@ from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.tokenizer import Tokenizer
-from invlib.training.pairs import Pairs
+from invlib.training.pairs import Pairs, read_texts
+from invlib.training.vocabulary import prune
 
 NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
 FREE_KEYS = ("logit_temperature", "vocab_size", "mask_token_id", "decoder_tokenizer")  # no part of the shape
+
+
+def initial_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
+    """Of the run's folder, of the checkpoint to start from, pruned, or named; `InputError` where it does not fit."""
+    tokenizer = _tokenizer(config, encoder, corpus, folder)
+    found, wanted = tokenizer.vocab_size, config.model.vocab_size
+    if found > wanted:
+        raise InputError(f"the tokenizer has {found} pieces, vocab_size is {wanted}; set vocab_size to {found}")
+    found, wanted = tokenizer.mask_token_id, config.model.mask_token_id
+    if found not in (None, wanted):
+        told = f"[MASK] is piece {found} of the tokenizer, mask_token_id is {wanted}"
+        raise InputError(f"{told}; set mask_token_id to {found}")
+    return tokenizer
+
+
+def _tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    if config.training.start_from is not None:
+        own = Tokenizer.load(checkpoint.locate(config.training.start_from))
+        if own.vocab_size == config.model.vocab_size:
+            return own
+    if config.model.decoder_tokenizer == "pruned":
+        return prune(encoder.tokenizer, read_texts(corpus), config.model.vocab_size)
+    return Tokenizer.load(config.model.decoder_tokenizer)
 
 
 def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs) -> ConditionalMDLM:
