@@ -1,4 +1,4 @@
-"""The pieces and weights a training starts from: random, taken from the encoder that is to be inverted, or from a checkpoint."""
+"""The pieces and weights a training starts from: random, those of the encoder to be inverted, or of a checkpoint."""
 
 import dataclasses
 from pathlib import Path
