@@ -39,19 +39,6 @@ TINY_QWEN3_WORDS = [
     *("cat", "dog", "mat", "sat", "ran", "on", "under", ".", ","),
 ]
 
-# Files that take longest come first, so that no worker is left with one of them at the end.
-LONGEST = (
-    *("notebooks/test_notebooks_in_browser.py", "test_behaviour.py", "widgets/test_lab.py", "test_contributing.py"),
-    *("notebooks/test_report.py", "audit/test_audit.py", "training/test_training.py", "studies/test_tables.py"),
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        return next((k for k, name in enumerate(LONGEST) if item.path.as_posix().endswith(name)), len(LONGEST))
-
-    items.sort(key=place)
-
 
 @pytest.fixture(scope="session")
 def sentences() -> list[str]:
