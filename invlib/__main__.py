@@ -1,9 +1,9 @@
 """`python -m invlib "a sentence"`: the round trip, step by step, in a terminal."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from invlib.door.options import Parser
 from invlib.encoder import check_texts
 from invlib.errors import command
 from invlib.inverter import Inverter
@@ -14,7 +14,7 @@ from invlib.trajectory import Trajectory
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Encode a sentence and recover it from its vector alone."""
-    parser = argparse.ArgumentParser("python -m invlib", description=main.__doc__)
+    parser = Parser("python -m invlib", description=main.__doc__)
     parser.add_argument("text", help="the sentence, in quotation marks")
     parser.add_argument("--checkpoint", default="minilm", help="name, folder or .pt file (default: minilm)")
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")

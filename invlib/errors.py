@@ -2,14 +2,28 @@
 
 import dataclasses
 import difflib
+import errno
 import functools
+import re
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+LONGEST = 300  # characters of an error: what is longer quotes a stranger's file
+# Sequences that a terminal obeys; other characters without a shape of their own; half a character.
+UNPRINTABLE = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+SURROGATES = re.compile("[\ud800-\udfff]")
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxdict = 2, 80, 80, 6
+
 
 class InputError(ValueError):
     """One line: what was found, what was expected, what to do. Commands print it and exit with status 2."""
+
+    def __init__(self, told: object = ""):
+        line = " ".join(UNPRINTABLE.sub(" ", SURROGATES.sub("\ufffd", str(told))).split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:180]} … {line[183 - LONGEST :]}")
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it: notebooks show no traceback
         return [f"InputError: {self}"]
@@ -17,7 +31,20 @@ class InputError(ValueError):
 
 def first_line(error: BaseException, limit: int = 160) -> str:
     """The first line of what an exception says, or its class where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
+    return (str(getattr(error, "strerror", None) or error).strip() or type(error).__name__).splitlines()[0][:limit]
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: short, whatever it holds."""
+    try:
+        return _REPR.repr(value)
+    except Exception:  # an integer of too many digits, an object that cannot be shown
+        return f"a {type(value).__name__}"
+
+
+def is_full(error: BaseException) -> bool:
+    """Does an exception say that the disk is full? Libraries in C++ and Rust say it in words of their own."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[str] | None], int]:
@@ -33,6 +60,9 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except OSError as error:  # of a file that no reader and no writer of ours guards, such as the terminal's own
+            print(f"error: {InputError('the disk is full' if is_full(error) else first_line(error))}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt as stopped:
             print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
             return 130
@@ -44,12 +74,12 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[[Sequence[
 def require(condition: bool, name: str, domain: str, found: object) -> None:
     """Raise the `InputError` of a value outside its domain."""
     if not condition:
-        raise InputError(f"{name} must be {domain}, got {found!r}")
+        raise InputError(f"{name} must be {domain}, got {shown(found)}")
 
 
 def nearest_name(name: object, known: Iterable[str]) -> str:
     """How an error ends that found an unknown name: with the nearest known one, else with all of them."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    close = difflib.get_close_matches(str(name)[:LONGEST], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 

@@ -12,16 +12,23 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import checkpoint
-from invlib.errors import InputError, options_of, require
+from invlib.door.options import DEVICE, DTYPE, FLAG, GENERATOR, NOT_NEGATIVE, PINS, Checked, Domain, whole, within
+from invlib.door.vectors import check_vectors
+from invlib.errors import InputError, options_of, require, shown
 from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
-from invlib.search import Encode, Strategy, Target, Tokens, closest, search_all
+from invlib.search import STRATEGIES, Encode, Strategy, Target, Tokens, closest, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
 TOP_K = 5  # alternatives kept per position and step
 LONG = 512  # vectors from which on a progress bar is shown
+
+ENCODER = Domain(
+    "an Encoder or a function from texts to vectors, or None",
+    lambda value: value is None or callable(getattr(value, "encode", value)),
+)
 
 
 @dataclass(frozen=True)
@@ -48,35 +55,30 @@ class Decoding(Sampling):
     start: {position: token id or piece} to go on from: visible, but a policy that re-masks may change them.
     """
 
-    guidance_scale: float = 1.0
-    conditional: bool = True
-    pinned: Mapping[int, int | str] | None = None
-    start: Mapping[int, int | str] | None = None
+    guidance_scale: float = within(NOT_NEGATIVE, default=1.0)
+    conditional: bool = within(FLAG, default=True)
+    pinned: Mapping[int, int | str] | None = within(PINS, default=None)
+    start: Mapping[int, int | str] | None = within(PINS, default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         w = self.guidance_scale
-        fits = 0 <= w < np.inf and (w == 1 or self.conditional)
-        require(fits, "guidance_scale", "0 or more, and 1 with conditional=False", w)
+        require(w == 1 or self.conditional, "guidance_scale", "1 with conditional=False", w)
 
 
 @dataclass(frozen=True)
-class Drafting:
+class Drafting(Checked):
     """How many drafts are written, and what is kept of them.
 
     candidates: independent drafts of each vector, under one modulation. Without a search the likeliest is the result.
     encoder: whom the search and `verify` ask: an `Encoder` or any function texts → vectors. Default: the checkpoint's.
     """
 
-    candidates: int = 1
-    keep_trajectories: bool = True
-    batch_size: int = 64
-    generator: torch.Generator | None = None
-    encoder: Any = None
-
-    def __post_init__(self) -> None:
-        require(self.candidates >= 1, "candidates", "at least 1", self.candidates)
-        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+    candidates: int = within(whole(1, 4096), default=1)
+    keep_trajectories: bool = within(FLAG, default=True)
+    batch_size: int = within(whole(1, 2**16), default=64)
+    generator: torch.Generator | None = within(GENERATOR, default=None)
+    encoder: Any = within(ENCODER, default=None)
 
 
 @dataclass
@@ -120,9 +122,12 @@ class Inverter:
         encoder, tokenizer: already open ones, instead of those that the checkpoint's configuration names.
         Raises `InputError` for a checkpoint that is absent, damaged, of other shapes, or that would run code.
         """
+        DEVICE.check("device", device)
+        DTYPE.check("dtype", dtype)
         path = checkpoint.locate(name)
         model, config = checkpoint.read(path)
         tokenizer = tokenizer or Tokenizer.load(path if path.is_dir() else config.decoder_tokenizer)
+        checkpoint.check_tokenizer(config, tokenizer, path)
         inverter = cls(model.to(device=device, dtype=dtype), tokenizer, encoder)
         inverter.name = str(name)
         return inverter
@@ -161,6 +166,8 @@ class Inverter:
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
         decoding, drafting = options_of((Decoding, Drafting), options)
+        STRATEGIES.check("search", search)
+        FLAG.check("verify", verify)
         if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
             raise InputError("candidates would all be the same; set temperature or order_noise above 0")
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
@@ -330,40 +337,14 @@ def _noise_levels(noise_level: Any, count: int) -> np.ndarray | None:
 
 def _each(name: str, value: Any, count: int, domain: str, fits: Callable[[Any], bool]) -> np.ndarray:
     """One value for each vector [count] from one for all, or from one for each."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.shape not in ((), (count,)) or not all(map(fits, array.flat)):
-        raise InputError(f"{name} must be {domain}, or one for each of the {count} vectors; got {value!r}")
-    return np.broadcast_to(array, count)
-
-
-def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
-    """Vectors as float32 [n, embed_dim] of unit length, or an `InputError` that names the offending row."""
-    if isinstance(vectors, Tensor):
-        vectors = vectors.detach().to("cpu", torch.float32).numpy()
     try:
-        array = np.asarray(vectors)
-    except ValueError:
-        raise InputError("the vectors have unequal lengths; give a rectangular array") from None
-    if array.size == 0:
-        raise InputError("there is no vector to invert; give at least one")
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"vectors must be numbers, got dtype {array.dtype}")
-    array = np.atleast_2d(array)
-    if array.ndim != 2 or array.shape[1] != embed_dim:
-        raise InputError(
-            f"got vectors of shape {np.shape(vectors)}; this checkpoint inverts {embed_dim}-dimensional vectors, "
-            f"[{embed_dim}] or [n, {embed_dim}]"
-        )
-    largest = np.abs(array).max(axis=1, keepdims=True)
-    for wrong, what in (
-        (~np.isfinite(largest), "has NaN or infinite entries; remove it or repair its source"),
-        (largest == 0, "is all zeros; it has no direction to invert"),
-    ):
-        if wrong.any():
-            raise InputError(f"vector {int(wrong.argmax())} {what}")
-    # By a power of two, which rounds nothing: the squares of very large and very small numbers are no numbers.
-    array = np.ldexp(array.astype(np.float64), -np.frexp(largest)[1]).astype(np.float32)
-    return array / np.linalg.norm(array, axis=1, keepdims=True)
+        array = np.asarray(value)
+        right = array.dtype.kind in "fiu" and array.shape in ((), (count,)) and all(map(fits, array.flat))
+    except ValueError:  # rows of unequal lengths
+        right = False
+    if not right or isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name} must be {domain}, or one for each of the {count} vectors; got {shown(value)}")
+    return np.broadcast_to(array, count)
 
 
 def _by_length(lengths: np.ndarray, batch_size: int) -> Iterable[np.ndarray]:

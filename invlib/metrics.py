@@ -16,6 +16,7 @@ import scipy.stats
 from rapidfuzz.distance import LCSseq, Levenshtein
 from sacrebleu.metrics import BLEU
 
+from invlib.door.vectors import answers, directions
 from invlib.errors import InputError
 
 RESAMPLES = 1000
@@ -68,14 +69,7 @@ PER_TEXT: dict[str, Callable[[str, str], float]] = {metric.__name__: metric for 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of matching rows, [n]. Raises `InputError` for a row of zero length."""
-    return (_directions(a) * _directions(b)).sum(axis=1)
-
-
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not lengths.all():
-        raise InputError(f"row {int(np.flatnonzero(lengths == 0)[0])} is a zero vector; it has no direction")
-    return vectors / lengths
+    return (directions(a) * directions(b)).sum(axis=1)
 
 
 def per_text(references: Sequence[str], texts: Sequence[str], tokenizer=None) -> pd.DataFrame:
@@ -122,7 +116,7 @@ def reencoded(texts: Sequence[str], encode: Encode, embed_dim: int) -> np.ndarra
     vectors = np.zeros((len(texts), embed_dim), np.float32)
     written = [row for row, text in enumerate(texts) if text.strip()]
     if written:
-        vectors[written] = encode([texts[row] for row in written])
+        vectors[written] = answers(encode([texts[row] for row in written]), len(written), embed_dim)
     return vectors
 
 
@@ -139,7 +133,7 @@ def ranks(vectors: np.ndarray, pool: np.ndarray, own: Sequence[int] | np.ndarray
 
     vectors: of what came back, [n, d]; a zero one, of an empty text, has the last place. own: row in the pool, [n].
     """
-    similarity = vectors @ _directions(pool).T
+    similarity = vectors @ directions(pool).T
     return (similarity >= similarity[np.arange(len(own)), own][:, None]).sum(axis=1)
 
 

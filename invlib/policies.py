@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invlib.errors import require
+from invlib.door.options import NOT_NEGATIVE, SHARE
 from invlib.masking import alpha, log_probs_by_rows
 
 
@@ -110,7 +110,7 @@ def entropy_bounded(prediction: Prediction, context: StepContext, *, gamma: floa
     The bound is on the error of writing them together, in nats. At least the schedule's quota, so that the last step
     does not have to write the rest at once; gamma = 0 and as many steps as tokens is one token a step.
     """
-    require(gamma >= 0, "gamma", "0 or more", gamma)
+    NOT_NEGATIVE.check("gamma", gamma)
     # entr: p log p at p = 0 is 0, not NaN, and [MASK] itself has probability 0.
     entropy = prediction.each(lambda probs: torch.special.entr(probs).sum(dim=1))
     ordered = entropy.masked_fill(~prediction.masked, torch.inf).sort(dim=1).values
@@ -140,14 +140,14 @@ def ancestral(prediction: Prediction, context: StepContext) -> Visible:
 @looks_back
 def euler_remask_uncertain(prediction: Prediction, context: StepContext, *, threshold: float = 0.3) -> Visible:
     """An Euler step, then visible tokens are re-masked where the model is unsure, max_v p(v) < threshold (jina-ai)."""
-    require(0 <= threshold <= 1, "threshold", "between 0 and 1", threshold)
+    SHARE.check("threshold", threshold)
     unsure = prediction.visible & (prediction.each(lambda probs: probs.amax(dim=1)) < threshold)
     return ancestral(prediction, context) & ~unsure
 
 
 def remdm_cap(prediction: Prediction, context: StepContext, *, eta: float = 0.04) -> Visible:
     """ReMDM with sigma = min(eta, sigma_max) (Wang et al. 2025, arXiv 2503.00307, §4.1 and eq. 5)."""
-    require(0 <= eta <= 1, "eta", "between 0 and 1", eta)
+    SHARE.check("eta", eta)
     at, to, sigma = alpha(context.t), alpha(context.s), min(eta, context.sigma_max)
     uncover = (to - (1 - sigma) * at) / (1 - at) if at < 1 else 1.0
     return _remasked(prediction, context, sigma, uncover)
@@ -159,7 +159,7 @@ def remdm_conf(prediction: Prediction, context: StepContext, *, eta: float = 1.0
     psi is the probability of the token when it was written (arXiv 2503.00307, §4.1), so at most one token a step
     is expected to go; masked tokens are uncovered as in `ancestral`.
     """
-    require(0 <= eta <= 1, "eta", "between 0 and 1", eta)
+    SHARE.check("eta", eta)
     doubtful = (-prediction.committed).masked_fill(prediction.masked | prediction.pinned, -torch.inf)
     share = doubtful.softmax(dim=1).nan_to_num(0.0)  # a row without any visible token: nothing to re-mask
     return _remasked(prediction, context, eta * context.sigma_max * share, context.uncover_probability)
@@ -172,7 +172,7 @@ def path_planning(prediction: Prediction, context: StepContext, *, eta: float = 
     Scores are the model's probability of the token, times eta at masked positions; the best
     kappa = n - floor(free · s) of the n that are not pinned stay or become visible, all others are masked.
     """
-    require(eta >= 0, "eta", "0 or more", eta)
+    NOT_NEGATIVE.check("eta", eta)
     free = ~prediction.pinned
     score = torch.where(prediction.masked, eta * prediction.confidence, prediction.confidence)
     return prediction.pinned | _best(score, free, free.sum(dim=1) - context.still_masked(context.s))

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from invlib.errors import InputError, options_of, require
+from invlib.door.options import FUNCTION, GENERATOR, NOT_NEGATIVE, SHARE, Checked, Domain, whole, within
+from invlib.errors import InputError, options_of
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
 from invlib.policies import Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
@@ -31,7 +32,7 @@ def cosine_grid(progress: float) -> float:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Checked):
     """How masks become tokens.
 
     policy: which positions are visible after the next step; one of `invlib.policies`.
@@ -39,17 +40,11 @@ class Sampling:
     order_noise: how random the order of the confidence policies is; for drafts that differ.
     """
 
-    num_steps: int = 8
-    policy: Any = top_confidence
-    grid: Grid = linear_grid
-    temperature: float = 0.0
-    order_noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
-        require(0 <= self.temperature < math.inf, "temperature", "0 or more", self.temperature)
-        require(0 <= self.order_noise < math.inf, "order_noise", "0 or more", self.order_noise)
-        require(callable(self.policy), "policy", "a function such as invlib.policies.top_confidence", self.policy)
+    num_steps: int = within(whole(1, 4096), default=8)
+    policy: Any = within(Domain("a function such as invlib.policies.top_confidence", callable), default=top_confidence)
+    grid: Grid = within(FUNCTION, default=linear_grid)
+    temperature: float = within(NOT_NEGATIVE, default=0.0)
+    order_noise: float = within(NOT_NEGATIVE, default=0.0)
 
 
 def denoise(
@@ -84,6 +79,7 @@ def denoise(
         x0, confidence = _propose(logits, xt, asked, mask_token_id, how.temperature, streams)
         prediction = Prediction(masked, pinned, asked, logits, mask_token_id, x0, confidence, committed)
         t, s = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
+        SHARE.check("what grid returns", s)
         context = StepContext(t, s, free, lambda: _uniform(streams, lengths), how.order_noise)
         visible = everything if index == how.num_steps else how.policy(prediction, context) | pinned
         uncovered, xt = masked & visible, torch.where(visible, x0, mask_token_id)
@@ -138,8 +134,9 @@ def guided(
 
 def row_streams(batch: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> list[torch.Generator]:
     """One stream of random numbers per row, each seeded by one draw from `generator`; ready streams stay."""
-    if not (generator is None or isinstance(generator, torch.Generator)):
+    if isinstance(generator, Sequence):
         return list(generator)
+    GENERATOR.check("generator", generator)
     seeds = torch.randint(2**62, (batch,), generator=generator)
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
@@ -173,6 +170,8 @@ def _propose(
         chosen = _sampled(log_probs, temperature, uniform[rows]) if temperature else log_probs.argmax(dim=1)
         written[rows] = torch.where(shown[rows] == mask_token_id, chosen, shown[rows])
         probability[rows] = log_probs.gather(1, written[rows, None])[:, 0].exp()
+    if probability.isnan().any():
+        raise InputError("the model answers NaN: its weights are damaged, or too large for their precision")
     nowhere = torch.full(xt.shape, torch.nan, device=xt.device)
     return xt.masked_scatter(asked, written), nowhere.masked_scatter(asked, probability)
 
@@ -207,11 +206,12 @@ def _step(of: tuple[int, int], tokens, uncovered, confidence, prediction, calls,
     top_ids = torch.full((*tokens.shape, top_k), -1, device=tokens.device)
     top_probs = torch.zeros((*tokens.shape, top_k), device=tokens.device)
     if prediction is not None and top_k:
+        most = min(top_k, prediction.logits.shape[1])
         best = [
-            log_probs.topk(top_k, dim=1)
+            log_probs.topk(most, dim=1)
             for _, log_probs in log_probs_by_rows(prediction.logits, prediction.mask_token_id)
         ]
         if best:
-            top_ids[prediction.asked] = torch.cat([some.indices for some in best])
-            top_probs[prediction.asked] = torch.cat([some.values for some in best]).exp()
+            top_ids[prediction.asked, :most] = torch.cat([some.indices for some in best])
+            top_probs[prediction.asked, :most] = torch.cat([some.values for some in best]).exp()
     return Step(*of, tokens, uncovered, confidence, top_ids, top_probs, calls)

@@ -1,5 +1,6 @@
 """The decoder's tokenizer: text ↔ token ids, content only."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,9 +9,13 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordPiece
 
-from invlib.errors import InputError, first_line
+from invlib.door.files import guarded, reading, write_text
+from invlib.door.options import NAME
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FILE_BYTES = 2**26  # of a tokenizer.json; the largest vocabularies have half of it
+STACKS = ("normalizers", "pretokenizers", "processors", "decoders")  # keys of a sequence of steps
+MOST_STEPS, MOST_GROWTH = 32, 64
 
 
 class Tokenizer:
@@ -29,21 +34,23 @@ class Tokenizer:
 
     @classmethod
     def load(cls, name: str | Path) -> "Tokenizer":
-        """Open `tokenizer.json` (file or a folder that holds it), or a hub name. No remote code is run."""
-        path = Path(name).expanduser()
-        file = path / "tokenizer.json" if path.is_dir() else path
-        try:
-            if file.is_file():
-                return cls.of_pieces(FastTokenizer.from_file(str(file)))
+        """Open `tokenizer.json` (file or a folder that holds it), or a hub name. No remote code is run.
+
+        Raises `InputError` for what is missing, of something else, or would take far more to use than it has bytes.
+        """
+        NAME.check("the tokenizer's name", str(name))
+        path, fix = Path(name).expanduser(), "expected a tokenizer.json, a folder with one, or a hub model's name"
+        if path.exists():
+            file = path / "tokenizer.json" if path.is_dir() else path
+            with reading(file, "is no tokenizer", fix, most=FILE_BYTES):
+                contents = file.read_text(encoding="utf-8")
+                _check_cost(json.loads(contents))
+                return cls.of_pieces(FastTokenizer.from_str(contents))
+        with guarded(f"the tokenizer {str(name)!r} could not be opened", f"{fix} that this machine can reach"):
             from transformers import AutoTokenizer  # only here: it costs seconds
 
             fast = AutoTokenizer.from_pretrained(str(name), trust_remote_code=False)
-            return cls(fast.backend_tokenizer, mask_token_id=fast.mask_token_id, unk_token_id=fast.unk_token_id)
-        except Exception as error:  # tokenizers and the hub client raise bare Exceptions
-            raise InputError(
-                f"the tokenizer {str(name)!r} could not be opened ({first_line(error)}); expected a tokenizer.json, "
-                "a folder with one, or the name of a hub model that this machine can reach"
-            ) from error
+        return cls(fast.backend_tokenizer, mask_token_id=fast.mask_token_id, unk_token_id=fast.unk_token_id)
 
     @classmethod
     def of_pieces(cls, backend: FastTokenizer) -> "Tokenizer":
@@ -78,9 +85,31 @@ class Tokenizer:
             return [self.backend.id_to_token(int(i)) or f"<{int(i)}>" for i in ids]
         return [self.backend.decode([int(i)], skip_special_tokens=False) for i in ids]
 
+    def is_ordinary(self, token: int) -> bool:
+        """Is an id that of a piece of texts, and no added or absent one?"""
+        return token < self.vocab_size and token not in self.backend.get_added_tokens_decoder()
+
     def save(self, path: str | Path) -> None:
         """Write one `tokenizer.json`."""
-        self.backend.save(str(path))
+        write_text(Path(path), self.backend.to_str(pretty=True))
+
+
+def _check_cost(told: dict) -> None:
+    """Raise `ValueError` for ids without pieces, and for steps that make a text many times as long."""
+    vocab = told["model"]["vocab"]
+    ids = [piece["id"] for piece in told.get("added_tokens") or ()]
+    ids += vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+    if not all(type(number) is int and 0 <= number < len(ids) for number in ids):
+        raise ValueError(f"its {len(ids)} pieces have ids outside 0 … {len(ids) - 1}")
+    steps = [told.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
+    growth, nested = 1, 0
+    while steps:
+        step, nested = steps.pop(), nested + 1
+        if isinstance(step, dict):
+            growth *= max(1, len(step["content"])) if step.get("type") == "Replace" else 1
+            steps += [own for key, own in step.items() if key in STACKS and isinstance(own, list) for own in own]
+        if nested > MOST_STEPS or growth > MOST_GROWTH:
+            raise ValueError("its steps are stacked beyond what a tokenizer needs")
 
 
 def tidy_spacing(text: str) -> str:

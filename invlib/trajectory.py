@@ -1,5 +1,7 @@
 """Step, Trajectory: what was seen at every step of an inversion."""
 
+import io
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invlib.errors import InputError
+from invlib.door.files import reading, write_atomically
+
+FILE_BYTES = 2**26  # of a saved trajectory, unpacked too
 
 
 @dataclass(frozen=True)
@@ -101,17 +105,29 @@ class Trajectory:
         """Write one .npz without pickled objects."""
         arrays = {name: value for name, value in vars(self).items() if name != "pieces"}
         ids, texts = np.array(list(self.pieces), np.int32), np.array(list(self.pieces.values()), np.str_)
-        with open(path, "wb") as file:
-            np.savez_compressed(file, piece_ids=ids, piece_texts=texts, **arrays)
+        with io.BytesIO() as whole:
+            np.savez_compressed(whole, piece_ids=ids, piece_texts=texts, **arrays)
+            write_atomically(Path(path), lambda partial: Path(partial).write_bytes(whole.getbuffer()))
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":
         """Read what `save` wrote. Raises `InputError` for a file that is missing or something else."""
-        try:
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with reading(path, "is not a saved trajectory", "write one with Trajectory.save", most=FILE_BYTES):
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > FILE_BYTES:
+                    raise ValueError("unpacked, it is too large")
+            with np.load(path, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
             ids, texts = values.pop("piece_ids").tolist(), values.pop("piece_texts").tolist()
             values |= {"mask_token_id": int(values["mask_token_id"]), "text": str(values["text"])}
-            return cls(**values, pieces=dict(zip(ids, texts, strict=True)))
-        except Exception as error:  # numpy and zipfile raise a dozen unrelated classes
-            raise InputError(f"{path} is not a saved trajectory ({error}); write one with Trajectory.save") from error
+            read = cls(**values, pieces=dict(zip(ids, texts, strict=True)))
+            if not read._is_sound():
+                raise ValueError("its arrays do not fit together")
+            return read
+
+    def _is_sound(self) -> bool:
+        """Are the arrays of one shape, and is there a piece for every token?"""
+        shape, known = self.tokens.shape, {self.mask_token_id, -1, *self.pieces}
+        fits = len(shape) == 2 and min(shape) > 0 and self.confidence.shape == shape
+        fits = fits and self.top_ids.shape == self.top_probs.shape and self.top_ids.shape[:-1] == shape
+        return fits and known.issuperset(np.union1d(self.tokens, self.top_ids).tolist())

@@ -176,9 +176,9 @@ def test_a_model_without_a_length_head_decodes_all_positions(inverter, vectors):
         (np.vstack([np.ones(384), np.zeros(384)]), "vector 1 is all zeros"),
         (np.empty((0, 384)), "no vector to invert"),
         ([], "no vector to invert"),
-        ([[1.0] * 384, [1.0] * 3], "unequal lengths"),
-        ([["a"] * 384], "must be numbers"),
-        (np.ones((1, 384), complex), "must be numbers"),
+        ([[1.0] * 384, [1.0] * 3], "no rectangular array"),
+        ([["a"] * 384], "must be real numbers"),
+        (np.ones((1, 384), complex), "must be real numbers"),
     ],
 )
 def test_vectors_that_cannot_be_inverted_are_refused_in_one_line(inverter, vectors, message):

@@ -77,7 +77,7 @@ def test_the_rank_is_the_place_of_the_true_text_among_the_pool():
         "an equal one and a zero vector count against it"
     )
     assert metrics.ranks(found[:2], pool, [2, 0]).tolist() == [3, 1]
-    with pytest.raises(InputError, match="row 1 is a zero vector"):
+    with pytest.raises(InputError, match="row 1 is all zeros"):
         metrics.ranks(found, pool * [[1], [0], [1], [1]], range(4))
 
 
@@ -148,7 +148,7 @@ def test_cosine_is_that_of_matching_rows():
 
 
 def test_a_zero_vector_is_an_error_that_names_its_row():
-    with pytest.raises(InputError, match="row 1 is a zero vector"):
+    with pytest.raises(InputError, match="row 1 is all zeros"):
         metrics.cosine(np.eye(2), np.array([[1.0, 0.0], [0.0, 0.0]]))
 
 

@@ -356,14 +356,17 @@ def test_the_model_runs_without_gradients_and_the_caller_with_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
-        ({"num_steps": 2, "temperature": -1.0}, "temperature must be 0 or more"),
-        ({"num_steps": 2, "temperature": float("nan")}, "temperature must be 0 or more"),
-        ({"num_steps": 2, "order_noise": -0.1}, "order_noise must be 0 or more"),
+        ({"num_steps": 0}, "num_steps must be an integer from 1 to 4096, got 0"),
+        ({"num_steps": 2, "temperature": -1.0}, "temperature must be a finite number ≥ 0"),
+        ({"num_steps": 2, "temperature": float("nan")}, "temperature must be a finite number ≥ 0"),
+        ({"num_steps": 2, "order_noise": -0.1}, "order_noise must be a finite number ≥ 0"),
         ({"num_steps": 2, "start": X0}, "0 masked; mask what is to be written"),
         ({"num_steps": 2, "start": torch.full((4, 8), MASK)}, "start must have the shape .4, 9."),
-        ({"num_steps": 2, "policy": partial(entropy_bounded, gamma=-1.0)}, "gamma must be 0 or more"),
-        ({"num_steps": 2, "policy": partial(euler_remask_uncertain, threshold=1.5)}, "threshold must be between 0 and"),
+        ({"num_steps": 2, "policy": partial(entropy_bounded, gamma=-1.0)}, "gamma must be a finite number ≥ 0"),
+        (
+            {"num_steps": 2, "policy": partial(euler_remask_uncertain, threshold=1.5)},
+            "threshold must be a finite number",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options, message):

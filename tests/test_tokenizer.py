@@ -126,7 +126,7 @@ def test_a_tokenizer_that_does_not_exist_is_one_clear_line(name, tmp_path, monke
 def test_a_file_that_is_no_tokenizer_is_an_error(contents, tmp_path):
     file = tmp_path / "tokenizer.json"
     file.write_text(contents)
-    with pytest.raises(InputError, match="tokenizer.json' could not be opened"):
+    with pytest.raises(InputError, match="tokenizer.json is no tokenizer"):
         Tokenizer.load(file)
 
 

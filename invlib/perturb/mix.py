@@ -4,15 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from invlib.door.options import SHARE, whole, within
 from invlib.errors import InputError
-from invlib.perturb.perturbation import Perturbation, is_whole, unit, within
+from invlib.perturb.perturbation import Perturbation, unit
 
 
 @dataclass(frozen=True)
 class Interpolation(Perturbation):
     """Each vector moved towards one other of the batch: `interpolate` with the row that `partners` draws."""
 
-    weight: float = within("from 0 to 1", lambda value: 0 <= value <= 1)
+    weight: float = within(SHARE)
     name, measure, random = "interpolation", "weight of the other vector", True
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -23,7 +24,7 @@ class Interpolation(Perturbation):
 class Averaging(Perturbation):
     """Each vector averaged with count - 1 others of the batch; from unrelated ones it keeps a cosine of 1 / √count."""
 
-    count: int = within("an integer, at least 1", lambda value: is_whole(value, 1))
+    count: int = within(whole(1, 2**20))
     name, measure, random = "averaging", "vectors averaged", True
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:

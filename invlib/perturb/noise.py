@@ -14,7 +14,9 @@ from scipy.integrate import cumulative_trapezoid
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, xlogy
 
-from invlib.perturb.perturbation import NOT_NEGATIVE, POSITIVE, Perturbation, require, within
+from invlib.door.options import NOT_NEGATIVE, POSITIVE, number, within
+from invlib.errors import require
+from invlib.perturb.perturbation import Perturbation
 
 GRID = 2**14  # points of the tabulated angle distribution
 
@@ -28,7 +30,7 @@ class GaussianNoise(Perturbation):
     1 / √(1 + σ²d), up to relative terms of order σ and 1/√d.
     """
 
-    sigma: float = within(*NOT_NEGATIVE)
+    sigma: float = within(NOT_NEGATIVE)
     name, measure, random = "Gaussian noise", "σ per coordinate", True
 
     def noise_norm(self, embed_dim: int) -> float:
@@ -47,7 +49,7 @@ class BoundedNoise(Perturbation):
     (mean radius · d / (d + 1)). With radius < 1 the cosine is at least √(1 - radius²).
     """
 
-    radius: float = within(*NOT_NEGATIVE)
+    radius: float = within(NOT_NEGATIVE)
     name, measure, random = "bounded noise", "largest length of the noise", True
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -66,9 +68,9 @@ class AnalyticGaussian(Perturbation):
     sensitivity Δ: how far apart two texts' vectors can be; 2 for unit vectors (local privacy: any text for any other).
     """
 
-    epsilon: float = within(*POSITIVE)
-    delta: float = within("between 0 and 1, both excluded", lambda value: 0 < value < 1, default=1e-5)
-    sensitivity: float = within(*POSITIVE, default=2.0)
+    epsilon: float = within(POSITIVE)
+    delta: float = within(number(0, 1, above=True, below=True), default=1e-5)
+    sensitivity: float = within(POSITIVE, default=2.0)
     name, measure, random = "analytic Gaussian", "ε between any two texts", True
 
     @property
@@ -104,7 +106,7 @@ class LaplaceNoise(Perturbation):
     Coordinates drawn from independent Laplace distributions would give a promise in |x - x'|₁, not this one.
     """
 
-    epsilon: float = within(*POSITIVE)
+    epsilon: float = within(POSITIVE)
     name, measure, random = "Laplace noise", "ε per unit of Euclidean distance", True
 
     @property
@@ -125,7 +127,7 @@ class PurMech(Perturbation):
     [0, π]. With ε → 0 the vector is lost: θ → π/2. Its peak is at tan θ = (d - 2) / ε.
     """
 
-    epsilon: float = within(*POSITIVE)
+    epsilon: float = within(POSITIVE)
     name, measure, random = "PurMech", "ε per radian", True
 
     @property

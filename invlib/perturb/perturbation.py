@@ -1,29 +1,23 @@
 """Perturbation: from clean vectors to what a store would hold, and back to what an attacker can invert."""
 
 import math
-import numbers
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 
-from invlib.errors import InputError, require
+from invlib.door.options import GENERATOR, Checked
+from invlib.door.vectors import as_array, directions
+from invlib.errors import InputError
 from invlib.metrics import cosine, mean_interval
 
 UNIT_TOLERANCE = 0.01  # a bf16 encoder's own division leaves lengths of 1 ± 0.004
-NOT_NEGATIVE = "a finite number ≥ 0", lambda value: 0 <= value < math.inf
-POSITIVE = "a finite number > 0", lambda value: 0 < value < math.inf
 
 
-def within(domain: str, holds: Callable[[Any], bool], **options) -> Any:
-    """A dataclass field whose value must be in the domain; an `InputError` tells it where a value is not."""
-    return field(metadata={"domain": domain, "holds": holds}, **options)
-
-
-class Perturbation:
+class Perturbation(Checked):
     """One thing that can happen to a vector, as a frozen value: a name, a strength, and two maps.
 
     store: clean unit vectors float32 [n, d] → what the store holds, [n, m] of any number type.
@@ -39,12 +33,6 @@ class Perturbation:
     measure: ClassVar[str]  # what `strength` counts
     random: ClassVar[bool] = False  # does `store` draw from the generator?
     caution: ClassVar[str] = ""  # what the strength does not mean, where it is easily misread
-
-    def __post_init__(self):
-        for parameter in fields(self):
-            if "domain" in (told := parameter.metadata):
-                value = getattr(self, parameter.name)
-                require(told["holds"](value), parameter.name, told["domain"], value)
 
     @property
     def strength(self) -> float:
@@ -73,7 +61,7 @@ class Perturbation:
 
     def recover(self, stored: np.ndarray) -> np.ndarray:
         """What the store holds [n, m] → unit vectors float32 [n, d]. Raises `InputError` for NaN or a zero result."""
-        stored = np.asarray(stored)
+        stored = as_array(stored)
         _check_rows(stored)
         with np.errstate(over="ignore", invalid="ignore"):  # told below
             recovered = np.asarray(self._recover(stored))
@@ -144,17 +132,14 @@ def distortion(
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, float32 [n, d]. Raises `InputError` for a zero row: it has no direction."""
-    vectors = np.asarray(vectors, np.float64)  # int8 and fp16 rows would overflow in their own type
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not norms.all():
-        told = f"row {norms.argmin()} is all zeros; it has no direction"
-        raise InputError(f"{told}: choose a weaker perturbation or remove the row")
-    return (vectors / norms).astype(np.float32)
+    vectors = as_array(vectors)
+    _check_rows(vectors)
+    return directions(vectors, "row", "it has no direction: choose a weaker perturbation or remove the row")
 
 
 def check_unit(vectors: np.ndarray) -> np.ndarray:
     """Clean vectors as float32 [n, d], or an `InputError` that names the row that is not finite or not of length 1."""
-    vectors = np.asarray(vectors)
+    vectors = as_array(vectors)
     _check_rows(vectors)
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     wrong = np.flatnonzero(np.abs(lengths - 1) > UNIT_TOLERANCE)
@@ -170,14 +155,10 @@ def numpy_generator(generator: torch.Generator | None, name: str) -> np.random.G
     No default: torch's global generator starts from the same number in every process, and a key drawn from it
     would be no secret.
     """
+    GENERATOR.check("generator", generator)
     if generator is None:
         raise InputError(f"{name} is random; pass generator=torch.Generator().manual_seed(0), or any other seed")
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
-
-
-def is_whole(value: object, low: int, high: float = math.inf) -> bool:
-    """Is the value an integer (of Python or numpy) from low to high?"""
-    return isinstance(value, numbers.Integral) and low <= value <= high
 
 
 def _check_rows(vectors: np.ndarray) -> None:

@@ -1,13 +1,15 @@
 """Quantisation: fewer bits a coordinate. What all vectors share (ranges, codebook) is public: a store must know it."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2, vq
 
-from invlib.perturb.perturbation import Perturbation, check_unit, numpy_generator, require, within
+from invlib.door.options import finite_array, whole, within
+from invlib.errors import require
+from invlib.perturb.perturbation import Perturbation, check_unit, numpy_generator
 
 ROUNDS = 20  # of k-means
 
@@ -33,7 +35,7 @@ class AbsmaxQuantisation(Perturbation):
     is the same). The scale is not needed: a vector's direction is that of its codes. |s q - x| ≤ s/2 a coordinate.
     """
 
-    level_bits: int = within("an integer from 2 to 8 (1 bit: Binary)", range(2, 9).__contains__, default=8)
+    level_bits: int = within(whole(2, 8), default=8)  # 1 bit: Binary
     name, measure = "absmax quantisation", "bits a coordinate"
 
     def bits(self, embed_dim: int) -> int:
@@ -53,9 +55,9 @@ class ZeroPointQuantisation(Perturbation):
     same in all calibration vectors (all-MiniLM-L6-v2 has three) is code 0 and comes back as it was there.
     """
 
-    level_bits: int = within("an integer from 1 to 8", range(1, 9).__contains__)
-    low: np.ndarray = field(repr=False)  # [d]
-    high: np.ndarray = field(repr=False)  # [d]
+    level_bits: int = within(whole(1, 8))
+    low: np.ndarray = within(finite_array(1), repr=False)  # [d]
+    high: np.ndarray = within(finite_array(1), repr=False)  # [d]
     name, measure = "zero-point quantisation", "bits a coordinate"
 
     @classmethod
@@ -88,7 +90,7 @@ class Binary(Perturbation):
     as ±1/√d. For directions spread evenly, E[cos] → √(2/π) = 0.798 in high dimension.
     """
 
-    embed_dim: int = within("at least 1", lambda value: value >= 1)
+    embed_dim: int = within(whole(1, 2**20))
     name, measure, strength = "binary", "bits a coordinate", 1
 
     def bits(self, embed_dim: int) -> int:
@@ -110,7 +112,7 @@ class ProductQuantisation(Perturbation):
     Open one with `fit`. The attacker puts the centroids back together; the codebook is public.
     """
 
-    centroids: np.ndarray = field(repr=False)  # [parts, codes, d / parts]
+    centroids: np.ndarray = within(finite_array(3), repr=False)  # [parts, codes, d / parts]
     name, measure = "product quantisation", "parts of a vector"
 
     @classmethod
@@ -123,8 +125,9 @@ class ProductQuantisation(Perturbation):
         """
         vectors = check_unit(vectors)
         n, d = vectors.shape
-        require(parts >= 1 and d % parts == 0, "parts", f"a divisor of the dimension {d}", parts)
-        require(2 <= codes <= 256, "codes", "from 2 to 256, one byte a part", codes)
+        whole(1, d).check("parts", parts)
+        require(d % parts == 0, "parts", f"a divisor of the dimension {d}", parts)
+        whole(2, 256).check("codes", codes)  # one byte a part
         require(codes <= n, "codes", f"at most the {n} training vectors", codes)
         random = numpy_generator(generator, "fitting a product quantiser")
         pieces = vectors.reshape(n, parts, d // parts).swapaxes(0, 1)

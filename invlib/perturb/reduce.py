@@ -1,12 +1,15 @@
 """Reduction: fewer coordinates. The way back is explicit, for the model wants all d of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from invlib.perturb.perturbation import Perturbation, check_unit, is_whole, numpy_generator, require, unit, within
+from invlib.door.options import Domain, finite_array, number, whole, within
+from invlib.perturb.perturbation import Perturbation, check_unit, numpy_generator, unit
+
+MEAN = Domain("a finite number or vector", lambda value: np.isfinite(value).all() and np.ndim(value) < 2)
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,13 @@ class Truncation(Perturbation):
     was not trained for it (all-MiniLM-L6-v2 was not) has no reason to keep its meaning in front.
     """
 
-    keep: int
-    embed_dim: int
+    keep: int = within(whole(1, 2**20))
+    embed_dim: int = within(whole(1, 2**20))
     name, measure = "truncation", "leading coordinates kept"
 
     def __post_init__(self):
-        require(is_whole(self.keep, 1, self.embed_dim), "keep", f"an integer from 1 to {self.embed_dim}", self.keep)
+        super().__post_init__()
+        whole(1, self.embed_dim).check("keep", self.keep)
 
     def bits(self, embed_dim: int) -> int:
         return 32 * self.keep
@@ -40,8 +44,8 @@ class Truncation(Perturbation):
 class Projection(Perturbation):
     """y = (x - mean) Cᵀ. Way back, for who knows C: y (Cᵀ)⁺ + mean, the shortest way to a vector that projects to y."""
 
-    components: np.ndarray = field(repr=False)  # [keep, d]
-    mean: np.ndarray | float = field(default=0.0, repr=False)  # [d]
+    components: np.ndarray = within(finite_array(2), repr=False)  # [keep, d]
+    mean: np.ndarray | float = within(MEAN, default=0.0, repr=False)  # [d]
 
     def bits(self, embed_dim: int) -> int:
         return 32 * len(self.components)
@@ -69,8 +73,7 @@ class PrincipalComponents(Projection):
         """Directions of the given vectors [n, d]. Raises `InputError` for more than min(n - 1, d) of them."""
         vectors = check_unit(vectors)
         n, d = vectors.shape
-        most = min(n - 1, d)
-        require(is_whole(keep, 1, most), "keep", f"an integer from 1 to {most} for {n} vectors of dimension {d}", keep)
+        whole(1, min(n - 1, d)).check("keep", keep)
         found = PCA(keep, svd_solver="full").fit(vectors.astype(np.float64))
         return cls(found.components_, found.mean_)
 
@@ -89,7 +92,8 @@ class RandomProjection(Projection):
     @classmethod
     def draw(cls, embed_dim: int, keep: int, generator: torch.Generator | None = None) -> "RandomProjection":
         """Directions for vectors of dimension embed_dim. Raises `InputError` unless 1 ≤ keep ≤ embed_dim."""
-        require(is_whole(keep, 1, embed_dim), "keep", f"an integer from 1 to {embed_dim}", keep)
+        whole(1, 2**20).check("embed_dim", embed_dim)
+        whole(1, embed_dim).check("keep", keep)
         random = numpy_generator(generator, "drawing a projection")
         return cls(random.standard_normal((embed_dim, keep)).T / np.sqrt(keep))
 
@@ -100,7 +104,7 @@ class CoordinateDropout(Perturbation):
     E[cos²] = 1 - share whatever the vector.
     """
 
-    share: float = within("at least 0 and below 1", lambda value: 0 <= value < 1)
+    share: float = within(number(0, 1, below=True))
     name, measure, random = "coordinate dropout", "share of coordinates set to 0", True
 
     def _store(self, vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:

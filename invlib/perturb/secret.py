@@ -4,7 +4,7 @@
 not notice. `procrustes`, `match_columns` and `least_squares` need pairs, and no key.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
@@ -15,10 +15,13 @@ from scipy.spatial.distance import cdist
 from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 
+from invlib.door.options import Domain, finite_array, whole, within
 from invlib.errors import InputError
-from invlib.perturb.perturbation import Perturbation, numpy_generator, require
+from invlib.perturb.perturbation import Perturbation, numpy_generator
 
 RIDGE = 1e-3  # of `least_squares`, in units of a stored vector's mean squared length
+
+PERMUTATION = Domain("a permutation of 0 … d - 1", lambda key: (np.sort(key) == np.arange(len(key))).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +31,13 @@ class SecretRotation(Perturbation):
     Draw one with `draw`: uniform over all rotations and reflections (Mezzadri 2007). With the key: x = y Rᵀ.
     """
 
-    key: np.ndarray = field(repr=False)  # [d, d] orthogonal
+    key: np.ndarray = within(finite_array(2), repr=False)  # [d, d] orthogonal
     name, measure = "secret rotation", "dimension of the key"
 
     @classmethod
     def draw(cls, embed_dim: int, generator: torch.Generator | None = None) -> "SecretRotation":
         """A key for vectors of dimension embed_dim ≥ 1."""
-        require(embed_dim >= 1, "embed_dim", "at least 1", embed_dim)
+        whole(1, 2**14).check("embed_dim", embed_dim)
         return cls(ortho_group.rvs(embed_dim, random_state=numpy_generator(generator, "drawing a rotation")))
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
@@ -46,13 +49,13 @@ class SecretRotation(Perturbation):
 class SecretPermutation(Perturbation):
     """y_j = x_key(j): the coordinates in a secret order, values untouched. Draw one with `draw`."""
 
-    key: np.ndarray = field(repr=False)  # [d] a permutation of 0 … d - 1
+    key: np.ndarray = within(PERMUTATION, repr=False)  # [d] a permutation of 0 … d - 1
     name, measure = "secret permutation", "dimension of the key"
 
     @classmethod
     def draw(cls, embed_dim: int, generator: torch.Generator | None = None) -> "SecretPermutation":
         """A key for vectors of dimension embed_dim ≥ 1."""
-        require(embed_dim >= 1, "embed_dim", "at least 1", embed_dim)
+        whole(1, 2**14).check("embed_dim", embed_dim)
         return cls(numpy_generator(generator, "drawing a permutation").permutation(embed_dim))
 
     def _store(self, vectors: np.ndarray, random: None) -> np.ndarray:
@@ -69,7 +72,7 @@ class KnownPairs(Perturbation):
     """
 
     inner: Perturbation
-    matrix: np.ndarray | None = field(repr=False)  # [m, d], stored → clean; None without a pair
+    matrix: np.ndarray | None = within(finite_array(2).or_none(), repr=False)  # [m, d]; None without a pair
     pairs: int = 0
     measure = "known pairs"
     random, strength = property(attrgetter("inner.random")), property(attrgetter("pairs"))

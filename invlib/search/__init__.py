@@ -11,11 +11,12 @@ from tqdm.auto import tqdm
 
 from invlib.search.ledger import Encode, Found, Ledger, Tokens
 from invlib.search.remask import Remask
-from invlib.search.strategy import BestOf, Strategy
+from invlib.search.strategy import STRATEGIES, BestOf, Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
-__all__ = ["BestOf", "Encode", "Ledger", "Remask", "Strategy", "SwapBeam", "Target", "closest", "improve", "search_all"]
+__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Remask", "Strategy", "SwapBeam", "Target"]
+__all__ += ["closest", "improve", "search_all"]
 
 
 def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tokens]) -> Iterator[Found]:

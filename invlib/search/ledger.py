@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from invlib.door.vectors import answers
 from invlib.errors import InputError
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -70,7 +71,7 @@ class Ledger:
 
     def _encoded(self, texts: list[str]) -> Iterable[np.ndarray]:
         try:
-            vectors = np.asarray(self.encode(texts), dtype=np.float32)
+            vectors = np.asarray(self.encode(texts))
         except Exception as error:  # whatever a service raises: what was found so far must not be lost
             self.error = f"the encoder failed after {self.queries} queries ({type(error).__name__}: {error})"
             return ()
@@ -79,8 +80,8 @@ class Ledger:
                 f"the encoder gives vectors of shape {vectors.shape[1:]}, the one to invert has {self.vector.shape}; "
                 "search with the encoder that made it"
             )
-        if vectors.shape != (len(texts), len(self.vector)):
-            self.error = f"the encoder gave {vectors.shape} for {len(texts)} texts of {len(self.vector)} dimensions"
-        elif not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
-            self.error = f"the encoder gave NaN, infinite or zero vectors after {self.queries} queries"
-        return () if self.error else vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        try:
+            return answers(vectors, len(texts), len(self.vector))
+        except InputError as error:
+            self.error = f"{error}, after {self.queries} queries"
+            return ()

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from invlib.door.options import NOT_NEGATIVE, SHARE, within
 from invlib.search.ledger import Found, Tokens
-from invlib.search.strategy import Strategy
+from invlib.search.strategy import COUNT, Strategy
 from invlib.search.target import Target
 
 
@@ -14,10 +15,10 @@ from invlib.search.target import Target
 class Remask(Strategy):
     """Leave-one-out cosines say which tokens hurt; those and a few at random are masked again and refilled."""
 
-    rounds: int = 4
-    share: float = 0.3
-    refills: int = 16
-    temperature: float = 0.7
+    rounds: int = within(COUNT, default=4)
+    share: float = within(SHARE, default=0.3)
+    refills: int = within(COUNT, default=16)
+    temperature: float = within(NOT_NEGATIVE, default=0.7)
 
     def budget(self, queries: int) -> int:
         return queries + self.rounds * (self.refills + 32)  # the refills, and a text without each token

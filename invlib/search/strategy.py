@@ -1,19 +1,16 @@
 """Strategy: a budget, and rounds that improve on what was found; the plainest is BestOf."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from invlib.errors import InputError
+from invlib.door.options import NOT_NEGATIVE, Checked, Domain, whole, within
 from invlib.search.target import Target
 
+COUNT = whole(1, 2**20)
 
-class Strategy:
-    """A frozen dataclass, whose whole numbers are counts. Raises `InputError` for a count below 1."""
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise InputError(f"{field.name} must be at least 1, got {getattr(self, field.name)}")
+class Strategy(Checked):
+    """A frozen dataclass whose fields say what they may be. Raises `InputError` for a value outside."""
 
     def budget(self, queries: int) -> int:
         """How many queries there may be in all after `queries`."""
@@ -31,9 +28,9 @@ class BestOf(Strategy):
     Drafts that come out alike are encoded once, so that short texts may cost fewer than n queries.
     """
 
-    n: int = 32
-    temperature: float = 0.7
-    order_noise: float = 1.0
+    n: int = within(COUNT, default=32)
+    temperature: float = within(NOT_NEGATIVE, default=0.7)
+    order_noise: float = within(NOT_NEGATIVE, default=1.0)
 
     def budget(self, queries: int) -> int:
         return max(queries, self.n)
@@ -43,3 +40,9 @@ class BestOf(Strategy):
         if missing > 0:
             target.ledger.score(target.draft(missing, self.temperature, self.order_noise))
         yield
+
+
+STRATEGIES = Domain(
+    "strategies of invlib.search, such as (BestOf(32), SwapBeam())",
+    lambda value: isinstance(value, Strategy) or all(isinstance(own, Strategy) for own in value),
+)

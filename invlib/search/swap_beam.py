@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from invlib.door.options import NOT_NEGATIVE, within
 from invlib.search import edits
 from invlib.search.edits import Edit
 from invlib.search.ledger import Found, Ledger, Tokens
-from invlib.search.strategy import Strategy
+from invlib.search.strategy import COUNT, Strategy
 from invlib.search.target import Target
 
 MAX_COMBINED = 6  # edits that are tried together
@@ -28,11 +29,11 @@ class SwapBeam(Strategy):
     max_queries: of the whole inversion, the queries of the strategies before included.
     """
 
-    width: int = 4
-    max_queries: int = 3000
-    stop_cosine: float = 1 - 1e-4
-    breadth: int = 96  # single edits that are encoded at once
-    top_k: int = 24  # proposals per position and per gap
+    width: int = within(COUNT, default=4)
+    max_queries: int = within(COUNT, default=3000)
+    stop_cosine: float = within(NOT_NEGATIVE, default=1 - 1e-4)
+    breadth: int = within(COUNT, default=96)  # single edits that are encoded at once
+    top_k: int = within(COUNT, default=24)  # proposals per position and per gap
 
     def budget(self, queries: int) -> int:
         return self.max_queries

@@ -1,9 +1,9 @@
 """`python -m invlib.studies score|search|attackers|ablations|tables`: a study and its options."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from invlib.door.options import Parser
 from invlib.errors import command
 from invlib.studies import ablations, attackers, score, search, tables
 
@@ -13,7 +13,7 @@ STUDIES = {"score": score, "search": search, "attackers": attackers, "ablations"
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Each study writes what it measured into a file and prints a summary."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m invlib.studies", description="What a checkpoint reaches, and what protects from it."
     )
     studies = parser.add_subparsers(required=True, metavar="STUDY")

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from invlib.checkpoint import locate
 from invlib.config import Config, load_config
+from invlib.door.files import reading
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
@@ -166,7 +167,10 @@ def run(chosen: argparse.Namespace) -> None:
     out, base = chosen.out or locate("minilm") / "ablations.csv", load_config(chosen.config)
     encoder = Encoder.load(base.model.encoder_model, dtype=torch.bfloat16 if base.training.bf16 else torch.float32)
     texts = _fitting_all(base, chosen.text, encoder, read_texts(chosen.valid))[: chosen.limit]
-    done = pd.read_csv(out) if out.is_file() else pd.DataFrame(columns=["variant", "tflop", "n"])
+    done = pd.DataFrame(columns=["variant", "tflop", "n"])
+    if out.exists():
+        with reading(out, "is no table of ablations", "delete it, or give another --out"):
+            done = pd.read_csv(out).astype({"variant": str, "tflop": float, "n": int})
     least = done.groupby("variant")["tflop"].max().min()  # NaN of an empty table, which is above nothing
     if done["n"].ne(len(texts)).any() or least < chosen.tflop:  # new rows could not be compared
         there = f"{least:.0f} TFLOP scored on {done['n'].iloc[0]} sentences"

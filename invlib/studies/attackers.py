@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.linear_model import Ridge
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from invlib.checkpoint import assemble, fingerprint, locate, write_atomically
+from invlib.checkpoint import assemble, fingerprint, locate
 from invlib.config import Config, TrainingConfig
-from invlib.errors import InputError, first_line
+from invlib.door.files import reading, write_atomically
+from invlib.door.options import PLACE
+from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
@@ -137,12 +139,9 @@ def load_attackers(naive: Inverter, folder: str | Path | None = None) -> dict[st
 
 def _read(path: Path, own: str) -> dict[str, Tensor]:
     again = "make it: python -m invlib.studies attackers --text FILE"
-    try:
-        with safe_open(path, "pt") as file:
-            made_for = file.metadata()["checkpoint"]
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as an attacker ({first_line(error)}); {again}") from None
+    with reading(path, "cannot be read as an attacker", again), safe_open(path, "pt") as file:
+        made_for = file.metadata()["checkpoint"]
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if made_for != own:
         raise InputError(f"{path} was made for weights {made_for[:12]}…, these are {own[:12]}…; {again}")
     return weights
@@ -185,15 +184,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, required=True, help="sentences the attacker knows: .jsonl or .txt, or .gz")
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--sentences", type=int, default=SENTENCES, help=f"how many of them (default: {SENTENCES})")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"updates for each (default: {STEPS})")
+    parser.add_argument("--steps", type=PLACE, default=STEPS, help=f"updates for each (default: {STEPS})")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these defences")
     parser.add_argument("--out", type=Path, help="default: attackers/ in the checkpoint's folder")
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Write one attacker for every studied defence, or for those that are named."""
-    if chosen.steps < 0 or chosen.sentences < 1:
-        raise InputError(f"--steps must be 0 or more and --sentences 1 or more, got {chosen.steps}, {chosen.sentences}")
     inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
     defences = studied(inverter.config.embedding_cond_dim)
     unknown = [name for name in chosen.only or () if name not in defences]

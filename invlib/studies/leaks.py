@@ -17,6 +17,8 @@ from pathlib import Path
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
+from invlib.door.files import reading
+from invlib.door.vectors import problem_of
 from invlib.errors import InputError
 from invlib.metrics import share_interval, words
 
@@ -47,9 +49,8 @@ def read_records(path: str | Path) -> list[Record]:
     that does not stand in its text.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; the project's own records are data/records/records.jsonl")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    with reading(path, "holds no records", "the project's own are data/records/records.jsonl"):
+        lines = path.read_text(encoding="utf-8").splitlines()
     return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -108,8 +109,8 @@ def _record(line: str, place: str) -> Record:
     try:
         found = json.loads(line)
         record = Record(found["text"], tuple(Secret(s["kind"], s["value"]) for s in found["secrets"]))
-        if not all(isinstance(value, str) for value in (record.text, *(s.value for s in record.secrets))):
-            raise TypeError
+        if problem_of(record.text) or not all(isinstance(s.value, str) for s in record.secrets):
+            raise ValueError
     except (ValueError, KeyError, TypeError):
         form = '{"text": "…", "secrets": [{"kind": "name", "value": "…"}]}'
         raise InputError(f"{place} is not of the form {form}; repair it or remove it") from None

@@ -15,7 +15,7 @@ import joblib
 import pandas as pd
 import torch
 
-from invlib.checkpoint import write_atomically
+from invlib.door.files import reading, write_atomically, write_text
 from invlib.errors import InputError
 
 
@@ -43,7 +43,7 @@ def write_table(path: Path, table: pd.DataFrame, float_format: str = "%.4f") -> 
 
 def write_json(path: Path, found: Any) -> None:
     """Write numbers, texts, lists and dictionaries as JSON. Raises `InputError` where it cannot be written."""
-    write_atomically(path, lambda partial: Path(partial).write_text(json.dumps(found, indent=1) + "\n"))
+    write_text(path, json.dumps(found, indent=1) + "\n")
 
 
 def cell_path(folder: str | Path, *inputs: Any) -> Path:
@@ -67,7 +67,5 @@ def kept(path: Path, compute: Callable[[], Any]) -> Any:
         found = compute()
         write_json(path, found)
         return found
-    try:
+    with reading(path, "is not a finished cell", "delete it and run the same again"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"{path} is not a finished cell; delete it and run the same again") from None

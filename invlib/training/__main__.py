@@ -1,6 +1,5 @@
 """`python -m invlib.training --config FILE --text FILE`: train an inverter, or go on where it was stopped."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from invlib.config import load_config
+from invlib.door.options import Parser
 from invlib.errors import InputError, command
 from invlib.training.loop import start
 from invlib.training.run import branch
@@ -16,7 +16,7 @@ from invlib.training.run import branch
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m invlib.training", description="Train an inverter.")
+    parser = Parser(prog="python -m invlib.training", description="Train an inverter.")
     parser.add_argument("--config", type=Path, required=True, help="YAML, e.g. configs/minilm.yaml")
     parser.add_argument("--text", type=Path, required=True, nargs="+", help=".jsonl or .txt, plain or .gz")
     parser.add_argument("--valid", type=Path, nargs="+", default=(), help="held-out text; else val_split of --text")
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     out, config = chosen.out or Path("data/runs") / chosen.config.stem, load_config(chosen.config)
     if chosen.cooldown is not None:
-        if chosen.cooldown < 1 or config.training is None:
-            raise InputError(f"--cooldown takes 1 step or more of a run that was started, got {chosen.cooldown}")
+        if config.training is None:
+            raise InputError("--cooldown goes on with a run; the configuration has no training section")
         out, config = branch(out, chosen.cooldown, config)
     try:
         start(config, chosen.text, chosen.valid, out, Accelerator())

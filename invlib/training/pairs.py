@@ -2,11 +2,14 @@
 
 import gzip
 import hashlib
+import io
 import json
+import os
 import shutil
-import zlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 from tqdm.auto import tqdm
 
-from invlib.checkpoint import write_atomically
+from invlib.door.files import reading, write_atomically, write_text, writing
+from invlib.door.vectors import LONGEST_TEXT, problem_of
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
@@ -35,7 +39,7 @@ class Pairs:
                 again = "run the same build again, it goes on where it stopped"
                 raise InputError(f"{folder} holds {told['encoded']} of {told['rows']} embeddings; {again}")
         tokens, embeddings, lengths, sources = (
-            [np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for folder in folders]
+            [_array(Path(folder), name, told["rows"]) for folder, told in zip(folders, self.manifests, strict=True)]
             for name in ("tokens", "embeddings", "lengths", "sources")
         )
         self.tokens, self.embeddings = (own[0] if len(own) == 1 else Rows(own) for own in (tokens, embeddings))
@@ -90,7 +94,8 @@ class Pairs:
         if (folder / "manifest.json").is_file():
             _refuse_other(folder, made_from)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             _write_tokens(folder, read, tokenizer, made_from)
         _write_embeddings(folder, read.texts, encoder)
         return cls(folder)
@@ -155,20 +160,28 @@ def read_corpus(path: str | Path) -> Corpus:
         raise InputError(f"no corpus at {path}; expected .jsonl or .txt, plain or .gz")
     is_json = ".jsonl" in path.suffixes
     corpus = Corpus([], [])
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                text, source = _parsed(line, is_json, f"{path} line {number}")
-                corpus.texts.append(text)
-                corpus.sources.append(source)
-    except UnicodeDecodeError as error:
-        found = f"{path} is not UTF-8 ({error.reason}, after line {len(corpus.texts)})"
-        raise InputError(f"{found}; convert it first: iconv -f latin1 -t utf-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} could not be read: {error}") from error
+    opened, fix = gzip.open if path.suffix == ".gz" else open, "expected UTF-8; convert it: iconv -f latin1 -t utf-8"
+    with reading(path, "could not be read", fix), opened(path, "rt", encoding="utf-8-sig") as file:
+        for number, line in enumerate(_lines(file), start=1):
+            if line is None:
+                told = f"{path} line {number} has more than {LONGEST_TEXT:,} characters; it is skipped"
+                print(told, file=sys.stderr)
+                continue
+            text, source = _parsed(line, is_json, f"{path} line {number}")
+            corpus.texts.append(text)
+            corpus.sources.append(source)
     if not corpus.texts:
         raise InputError(f"{path} is empty; expected one sentence a line")
     return corpus
+
+
+def _lines(file: io.TextIOBase) -> Iterator[str | None]:
+    """The lines of a file; None in the place of one that does not end where a text must have."""
+    while line := file.readline(LONGEST_TEXT + 1):
+        too_long = len(line) > LONGEST_TEXT
+        while len(line) > LONGEST_TEXT and not line.endswith("\n"):
+            line = file.readline(LONGEST_TEXT + 1)
+        yield None if too_long else line
 
 
 def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:
@@ -178,11 +191,11 @@ def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:
         try:
             row = json.loads(line)
             text, source = row["text"], row.get("source", "")
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f'{where} has no "text" field; expected {{"text": "…"}}') from None
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where} has no text; remove the line")
-    return text.strip(), str(source)
+    if (problem := problem_of(text)) is not None:
+        raise InputError(f"{where} {problem}; repair or remove the line")
+    return text.strip(), str(source)[:200]
 
 
 def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from: dict) -> None:
@@ -203,16 +216,34 @@ def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from:
     names, sources = np.unique([corpus.sources[line] for line in lines], return_inverse=True)
     arrays = {"tokens": tokens, "lengths": lengths, "lines": lines, "sources": sources.astype(np.int32)}
     for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", values)
-    np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (len(lines), embed_dim))
+        write_atomically(folder / f"{name}.npy", partial(_save, values))
+    write_atomically(folder / "embeddings.npy", partial(_make_room, (len(lines), embed_dim)))
     about = {"texts": len(spelled), "rows": len(lines)}
     about |= {reason: left_out.count(reason) for reason in ("too_short", "too_long", "unspelled")}
     about["unknown_share"] = float((np.concatenate(spelled) == tokenizer.unk_token_id).mean())
     _write_manifest(folder, {**made_from, **about, "sources": names.tolist(), "encoded": 0})
 
 
+def _save(values: np.ndarray, path: Path) -> None:
+    with open(path, "wb") as file:  # np.save would add an ending to a path
+        np.save(file, values)
+
+
+def _make_room(shape: tuple[int, int], path: Path) -> None:
+    np.lib.format.open_memmap(path, "w+", np.float16, shape)
+
+
+def _array(folder: Path, name: str, rows: int) -> np.ndarray:
+    path = folder / f"{name}.npy"
+    with reading(path, "is damaged", f"delete {folder} to build the pairs again"):
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if len(found) != rows:
+            raise ValueError(f"it has {len(found)} rows, the manifest {rows}")
+        return found
+
+
 def _refuse_full_disk(folder: Path, needed: int) -> None:
-    """Ask before, not after: writing to a memory map on a full disk kills the process without a word."""
+    """Ask before, not after hours of encoding."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         found = f"{folder} needs {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left"
@@ -220,15 +251,18 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
 
 
 def _write_embeddings(folder: Path, texts: Sequence[str], encoder: Encoder) -> None:
-    manifest = _read_manifest(folder)
-    lines = np.load(folder / "lines.npy", mmap_mode="r")
-    embeddings = np.load(folder / "embeddings.npy", mmap_mode="r+")
-    done = manifest["encoded"]
+    manifest, path = _read_manifest(folder), folder / "embeddings.npy"
+    done, rows = manifest["encoded"], manifest["rows"]
+    lines, size = _array(folder, "lines", rows), _array(folder, "embeddings", rows).nbytes // rows
     for start, batch in _chunks(lines[done:], "encode"):
-        rows = slice(done + start, done + start + len(batch))
-        embeddings[rows] = encoder.encode([texts[line] for line in batch], batch_size=128)
-        embeddings.flush()
-        _write_manifest(folder, {**manifest, "encoded": rows.stop})
+        vectors = encoder.encode([texts[line] for line in batch], batch_size=128)
+        # Written, not through a memory map: on a full disk that kills the process without a word.
+        with writing(path), open(path, "r+b") as file:
+            file.seek((done + start - rows) * size, os.SEEK_END)
+            file.write(vectors.astype(np.float16).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        _write_manifest(folder, {**manifest, "encoded": done + start + len(batch)})
 
 
 def _chunks(items: Sequence | np.ndarray, what: str) -> Iterator[tuple[int, Sequence | np.ndarray]]:
@@ -241,12 +275,15 @@ def _read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     if not path.is_file():
         raise InputError(f"no pairs at {folder}; build them with `python -m invlib.training --text FILE`")
-    return json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "is damaged", f"delete {folder} to build the pairs again", most=2**26):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if not 0 <= told["encoded"] <= told["rows"] or not isinstance(told["sources"], list):
+            raise ValueError("its counts do not fit")
+        return told
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
-    contents = json.dumps(manifest, indent=1) + "\n"
-    write_atomically(folder / "manifest.json", lambda path: path.write_text(contents, encoding="utf-8"))
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def _refuse_other(folder: Path, made_from: dict) -> None:

@@ -1,7 +1,6 @@
 """Run: a training run in its folder. Best weights, the state to resume from, a CSV log."""
 
 import dataclasses
-import pickle
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +8,15 @@ import torch
 
 from invlib import checkpoint
 from invlib.config import Config
-from invlib.errors import InputError, first_line
+from invlib.door import torchfile
+from invlib.door.files import reading, write_atomically, write_text
+from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
 from invlib.training.trainer import Trainer
 
 LOG_COLUMNS = ["step", "samples", "seconds", "samples_per_second", "lr", "loss", "length_loss"]
 LOG_COLUMNS += ["token_f1", "exact_match", "length_right"]
+DAMAGED = ("is damaged", "delete it to start again")
 
 
 class Run:
@@ -34,9 +36,10 @@ class Run:
         path = self.folder / "state.pt"
         if path.is_file():
             state = read_state(path)
-            _refuse_other(self.folder, state["identity"], self.identity)
-            self.trainer.load_state_dict(state["trainer"])
-            self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
+            with reading(path, *DAMAGED):
+                _refuse_other(self.folder, state["identity"], self.identity)
+                self.trainer.load_state_dict(state["trainer"])
+                self.samples, self.best, self.seconds = state["samples"], state["best"], state["seconds"]
         if self.is_main:
             make_folder(self.folder)
             self.tokenizer.save(self.folder / "tokenizer.json")
@@ -52,7 +55,7 @@ class Run:
         score = scores["token_f1" if self.trainer.trains_text else "length_right"]
         if score >= self.best:
             self.best = score
-            checkpoint.write(self.folder, self.trainer.ema, self.config)
+            checkpoint.write(self.folder, self.trainer.ema, self.config, self.tokenizer)
         state = {
             "identity": self.identity,
             "trainer": self.trainer.state_dict(),
@@ -62,24 +65,26 @@ class Run:
             "end": self.config.training.max_steps,
             "cooldown": round(self.config.training.decay_share * self.config.training.max_steps),
         }
-        checkpoint.write_atomically(self.folder / "state.pt", lambda path: torch.save(state, path))
+        write_atomically(self.folder / "state.pt", lambda path: torch.save(state, path))
 
     def log(self, record: dict[str, float]) -> None:
         """Append one row to `log.csv`; scores are empty in rows without a validation."""
         if self.is_main:
             path = self.folder / "log.csv"
+            before = path.read_text() if path.is_file() else ""
             row = pd.DataFrame([record], columns=LOG_COLUMNS)
-            row.to_csv(path, mode="a", header=not path.is_file(), index=False)
+            write_text(path, before + row.to_csv(header=not before, index=False))
 
 
 def read_state(path: Path) -> dict:
     """What `Run.save` wrote. Raises `InputError` for a file that is missing or damaged."""
-    try:
-        return torch.load(path, weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"no run to go on from at {path.parent}; train first") from None
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} is damaged ({first_line(error)}); delete it to start again") from None
+    if not path.exists():
+        raise InputError(f"no run to go on from at {path.parent}; train first")
+    with reading(path, *DAMAGED):
+        state = torchfile.read(path)
+        if state["trainer"]["step"] < 0 or not state["identity"]["data"]["training"]:
+            raise ValueError("it is no state of a run")
+        return state
 
 
 def branch(folder: Path, steps: int, config: Config) -> tuple[Path, Config]:
@@ -93,7 +98,7 @@ def branch(folder: Path, steps: int, config: Config) -> tuple[Path, Config]:
         state = read_state(folder / "state.pt")
         state |= {"best": -1.0, "cooldown": steps, "end": state["trainer"]["step"] + steps}
         make_folder(own.parent)
-        checkpoint.write_atomically(own, lambda path: torch.save(state, path))
+        write_atomically(own, lambda path: torch.save(state, path))
     share = state["cooldown"] / state["end"]
     training = dataclasses.replace(config.training, max_steps=state["end"], decay_share=share)
     return own.parent, dataclasses.replace(config, training=training)
@@ -137,7 +142,10 @@ def _flat(identity: dict, texts: int) -> dict:
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Drop the rows behind the state that is resumed: those steps will be done again."""
+    """Drop the rows behind the state that is resumed, whose steps will be done again, and those that are not whole."""
     if path.is_file():
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows[rows["step"].astype(int) <= step].to_csv(path, index=False)
+        with reading(path, "is damaged", "delete it to go on without"):
+            head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+            whole = [row for row in rows if row.endswith("\n") and row.count(",") == head.count(",")]
+            kept = [row for row in whole if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
+        write_text(path, "".join([head, *kept]) if head.endswith("\n") else "")

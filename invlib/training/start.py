@@ -19,19 +19,20 @@ from invlib.training.pairs import Pairs, read_texts
 from invlib.training.vocabulary import prune
 
 NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
-FREE_KEYS = ("logit_temperature", "vocab_size", "mask_token_id", "decoder_tokenizer")  # no part of the shape
+FREE_KEYS = (
+    "logit_temperature",
+    "vocab_size",
+    "mask_token_id",
+    "decoder_tokenizer",
+    "fingerprint",
+)  # no shape
 
 
 def initial_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
     """Of the run's folder, of the checkpoint to start from, pruned, or named; `InputError` where it does not fit."""
     tokenizer = _tokenizer(config, encoder, corpus, folder)
-    found, wanted = tokenizer.vocab_size, config.model.vocab_size
-    if found > wanted:
-        raise InputError(f"the tokenizer has {found} pieces, vocab_size is {wanted}; set vocab_size to {found}")
-    found, wanted = tokenizer.mask_token_id, config.model.mask_token_id
-    if found not in (None, wanted):
-        told = f"[MASK] is piece {found} of the tokenizer, mask_token_id is {wanted}"
-        raise InputError(f"{told}; set mask_token_id to {found}")
+    new = dataclasses.replace(config.model, fingerprint=None)  # what a checkpoint has whose vocabulary may go
+    checkpoint.check_tokenizer(new, tokenizer, "the configuration")
     return tokenizer
 
 

@@ -254,8 +254,8 @@ def raise_timeout(vectors):
     ("wrong", "message"),
     [
         (raise_timeout, "the encoder failed after .* queries .TimeoutError: no answer"),
-        (lambda vectors: vectors * np.nan, "NaN, infinite or zero"),
-        (lambda vectors: vectors * 0, "NaN, infinite or zero"),
+        (lambda vectors: vectors * np.nan, "has NaN or infinite|is all zeros"),
+        (lambda vectors: vectors * 0, "has NaN or infinite|is all zeros"),
         (lambda vectors: vectors[:-1], "48 dimensions"),
     ],
 )
@@ -285,5 +285,5 @@ def test_an_encoder_of_another_dimension_is_refused():
     ],
 )
 def test_a_search_without_room_is_refused(make):
-    with pytest.raises(InputError, match="must be at least 1, got"):
+    with pytest.raises(InputError, match="must be an integer from 1 to"):
         make()

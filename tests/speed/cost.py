@@ -5,7 +5,6 @@ a · calls + b · operations seconds: what a call of the model costs however lit
 multiplication. Both are fitted to all measurements at once, so that the model has two numbers for every axis.
 """
 
-import argparse
 import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
 from invlib.checkpoint import locate, write_atomically
+from invlib.door.options import Parser
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
 from invlib.studies.results import commit_of_this_clone
@@ -92,7 +92,7 @@ def explained(table: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed.cost", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m tests.speed.cost", description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--repeats", type=int, default=3, help="turns of every setting (default: 3)")
     parser.add_argument("--largest", type=int, default=128, help="leave out larger values of every axis")

@@ -6,7 +6,6 @@ else: one vector at a time, fp32, as many calls as positions; each call computes
 logits of the whole vocabulary at every position, and uncovers the most confident one. Whatever is timed takes turns.
 """
 
-import argparse
 import copy
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from invlib.checkpoint import PACKAGE
 from invlib.config import load_config
+from invlib.door.options import Parser
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
 from invlib.model import ConditionalMDLM
@@ -131,7 +131,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed.decoding", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m tests.speed.decoding", description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=Path, default=Path("configs/v2_qwen3.yaml"), help="shape of random weights")
     parser.add_argument("--checkpoint", help="trained weights instead, on the project's own sentences")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 256], help="in bf16 (default: 1 8 64 256)")

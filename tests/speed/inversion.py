@@ -3,7 +3,6 @@
 `python -m tests.speed.inversion`. Python and torch are imported before the clock starts.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -11,6 +10,7 @@ import time
 import numpy as np
 import torch
 
+from invlib.door.options import Parser
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from tests.speed.machine import description
@@ -30,7 +30,7 @@ def milliseconds(action, repeats: int) -> list[float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed.inversion", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m tests.speed.inversion", description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--repeats", type=int, default=20)
     chosen = parser.parse_args(arguments)

@@ -5,7 +5,6 @@ that whatever grows is what inverting leaves behind. The peak of the process is 
 end.
 """
 
-import argparse
 import resource
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from invlib.config import load_config
+from invlib.door.options import Parser
 from invlib.errors import InputError
 from invlib.inverter import Inversion, Inverter
 from tests.speed.machine import description
@@ -53,7 +53,7 @@ def peaks(inverter: Inverter, count: int, size: int, num_steps: int) -> Iterator
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed.memory", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m tests.speed.memory", description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=Path, default=Path("configs/tiny.yaml"), help="shape of the random weights")
     parser.add_argument("--vectors", type=int, default=100_000, help="how many are inverted (default: 100000)")
     parser.add_argument("--batch", type=int, default=500, help="vectors held at a time (default: 500)")

@@ -6,7 +6,6 @@ length, autocast over fp32 weights, scaled_dot_product_attention, logits of the 
 The two take turns, so that whatever else the machine does falls on both.
 """
 
-import argparse
 import copy
 import dataclasses
 import sys
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invlib.config import Config, TrainingConfig, load_config
+from invlib.door.options import Parser
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.masking import mask_tokens, stratified_counts, subs_logits
@@ -142,7 +142,7 @@ def losses_of_one_batch(start: ConditionalMDLM, config: Config, pairs: Pairs) ->
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed.training", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m tests.speed.training", description=__doc__.partition("\n")[0])
     parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
     parser.add_argument("--config", type=Path, default=Path("configs/minilm.yaml"))
     parser.add_argument(

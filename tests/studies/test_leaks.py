@@ -154,7 +154,7 @@ def test_a_line_that_is_no_record_is_refused_with_its_number(line, said, tmp_pat
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"there is no file .*data/records/records\.jsonl"):
+    with pytest.raises(InputError, match=r"holds no records .*data/records/records\.jsonl"):
         leaks.read_records(tmp_path / "none.jsonl")
 
 

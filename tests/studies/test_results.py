@@ -53,7 +53,7 @@ def test_what_is_kept_is_found_again_and_a_damaged_file_is_named(tmp_path):
     assert kept(path, lambda: [{"value": 0.1}]) == [{"value": 0.1}]
     assert kept(path, lambda: pytest.fail("computed again")) == [{"value": 0.1}]
     path.write_text(path.read_text()[:5])
-    with pytest.raises(InputError, match=f"{path.name} is not a finished cell; delete it"):
+    with pytest.raises(InputError, match=f"{path.name} is not a finished cell .*; delete it"):
         kept(path, list)
     with pytest.raises(InputError, match="cells/a.json could not be written"):
         kept(Path("/dev/null/cells/a.json"), list)

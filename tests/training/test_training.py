@@ -427,7 +427,7 @@ def test_a_length_head_that_is_trained_alone_starts_anew(tiny, corpus, uninterru
     ("training", "model", "message"),
     [
         ({"trained": "length_head.*"}, {}, "name it in start_from"),
-        ({"adam_lr": 0.0}, {}, "adam_lr must be positive"),
+        ({"adam_lr": 0.0}, {}, "adam_lr must be a finite number > 0"),
     ],
 )
 def test_what_cannot_be_trained_so_is_refused(tiny, tmp_path, training, model, message):
