@@ -8,7 +8,7 @@ PORT = 8080
 # In a container people are root, and Jupyter wants to hear that they know.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab demo report test notebooks
+.PHONY: lab demo report test notebooks hostile sbom
 
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab $(AS_ROOT) notebooks/01_load_the_checkpoint.ipynb
@@ -23,6 +23,12 @@ test: $(READY)  ## run the whole suite
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+hostile: $(READY)  ## over a thousand hostile files, kills and full disks at every write, values of any kind: 15 minutes
+	$(PY) -m tests.hostile
+
+sbom: $(READY)  ## write what is installed, as CycloneDX, to build/sbom.json
+	$(PY) -m tests.supply.bill
 
 notebooks: $(READY)  ## re-execute the committed notebooks in place, redraw the moving picture
 	$(PY) notebooks/_report/execute.py --in-place

@@ -39,7 +39,7 @@ def locate(name: str | Path) -> Path:
 
     Raises `InputError`, with what to do, when there is none.
     """
-    NAME.check("a checkpoint", str(name) if isinstance(name, Path) else name)
+    NAME.check("a checkpoint", name)
     bundled, path = BUNDLED / str(name), Path(name).expanduser()
     if os.sep not in str(name) and bundled.name == name and (bundled / "model.safetensors").is_file():
         return bundled

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from invlib.door.files import reading
-from invlib.door.options import FLAG, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Checked, number, one_of, whole, within
+from invlib.door.options import FLAG, NAME, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Checked, number, one_of, whole, within
 from invlib.errors import InputError, nearest_name, shown
 
 UNUSED = ("num_workers",)  # keys of published configurations that say nothing here: accepted and ignored
@@ -131,6 +131,7 @@ class Config:
 
 def load_config(path: str | Path) -> Config:
     """Read and validate a YAML file. Raises `InputError` for a missing file, unknown key or wrong value."""
+    NAME.check("a configuration", path)
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no configuration at {path}; the ones that ship are in configs/")

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST = 300  # characters of an error: what is longer quotes a stranger's file
-# Sequences that a terminal obeys; other characters without a shape of their own; half a character.
-UNPRINTABLE = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+ANSI = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]")  # sequences that a terminal obeys
 SURROGATES = re.compile("[\ud800-\udfff]")
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxdict = 2, 80, 80, 6
@@ -22,7 +21,8 @@ class InputError(ValueError):
     """One line: what was found, what was expected, what to do. Commands print it and exit with status 2."""
 
     def __init__(self, told: object = ""):
-        line = " ".join(UNPRINTABLE.sub(" ", SURROGATES.sub("\ufffd", str(told))).split())
+        printable = (character if character.isprintable() else " " for character in ANSI.sub("", str(told)))
+        line = " ".join("".join(printable).split())
         super().__init__(line if len(line) <= LONGEST else f"{line[:180]} … {line[183 - LONGEST :]}")
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it: notebooks show no traceback

@@ -12,7 +12,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import checkpoint
-from invlib.door.options import DEVICE, DTYPE, FLAG, GENERATOR, NOT_NEGATIVE, PINS, Checked, Domain, whole, within
+from invlib.door.options import (
+    DEVICE,
+    DTYPE,
+    FLAG,
+    GENERATOR,
+    NOT_NEGATIVE,
+    PINS,
+    PLACE,
+    Checked,
+    Domain,
+    whole,
+    within,
+)
 from invlib.door.vectors import check_vectors
 from invlib.errors import InputError, options_of, require, shown
 from invlib.model import ConditionalMDLM
@@ -124,6 +136,7 @@ class Inverter:
         """
         DEVICE.check("device", device)
         DTYPE.check("dtype", dtype)
+        require(isinstance(tokenizer, Tokenizer | None), "tokenizer", "an invlib.Tokenizer or None", tokenizer)
         path = checkpoint.locate(name)
         model, config = checkpoint.read(path)
         tokenizer = tokenizer or Tokenizer.load(path if path.is_dir() else config.decoder_tokenizer)
@@ -280,7 +293,8 @@ class Inverter:
             return self.predict_lengths(vectors, 0.0 if noise is None else noise)
         top = self.config.max_seq_len
         domain = f"an integer from 1 to {top}"
-        return _each("length", length, len(vectors), domain, lambda n: isinstance(n, np.integer) and 1 <= n <= top)
+        given = _each("length", length, len(vectors), domain, lambda n: isinstance(n, np.integer) and 1 <= n <= top)
+        return given.astype(np.int64)  # torch compares no unsigned ones
 
     def _grid(self, name: str, tokens: Mapping[int, int | str], lengths: Tensor) -> Tensor:
         """The tokens at their positions in every row of [batch, length], masks elsewhere."""
@@ -294,6 +308,7 @@ class Inverter:
 
     def token_id(self, token: int | str) -> int:
         """A token id, or the id of the one piece that a text consists of. Raises `InputError` for anything else."""
+        require(isinstance(token, str) or PLACE.fits(token), "a token", "an id or a piece", token)
         ids = self.tokenizer.ids_of(token) if isinstance(token, str) else [token]
         if len(ids) != 1 or not 0 <= ids[0] < self.config.vocab_size or ids[0] == self.config.mask_token_id:
             pieces = self.tokenizer.pieces(ids) if isinstance(token, str) else ids
@@ -305,6 +320,7 @@ class Inverter:
         """What `search.improve` works on: one vector [embed_dim] and this denoiser; options: those of `Target.of`."""
         (vector,) = check_vectors(vector, self.config.embedding_cond_dim)
         _noise_levels(options.get("noise_level", 0.0), 1)
+        PINS.check("pinned", pinned)
         pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}
         return Target.of(self, vector, pinned=pinned, **options)
 

@@ -17,7 +17,7 @@ from rapidfuzz.distance import LCSseq, Levenshtein
 from sacrebleu.metrics import BLEU
 
 from invlib.door.vectors import answers, directions
-from invlib.errors import InputError
+from invlib.errors import InputError, require, shown
 
 RESAMPLES = 1000
 Encode = Callable[[list[str]], np.ndarray]  # texts → vectors [n, d]
@@ -69,7 +69,9 @@ PER_TEXT: dict[str, Callable[[str, str], float]] = {metric.__name__: metric for 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of matching rows, [n]. Raises `InputError` for a row of zero length."""
-    return (directions(a) * directions(b)).sum(axis=1)
+    a, b = directions(a), directions(b)
+    require(a.shape == b.shape, "vectors", f"as many as their partners, {list(a.shape)}", list(b.shape))
+    return (a * b).sum(axis=1)
 
 
 def per_text(references: Sequence[str], texts: Sequence[str], tokenizer=None) -> pd.DataFrame:
@@ -169,11 +171,12 @@ def bleu_interval(references: Sequence[str], texts: Sequence[str]) -> tuple[floa
 
 
 def _check(references: Sequence[str], texts: Sequence[str]) -> None:
-    if isinstance(references, str) or isinstance(texts, str):
-        raise InputError("expected lists of texts, got one string; put it in a list")
+    for given in (references, texts):
+        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray | pd.Series) or np.ndim(given) != 1:
+            raise InputError(f"expected lists of texts, got {shown(given)}; put one text in a list")
     if len(references) != len(texts):
         raise InputError(f"{len(references)} references but {len(texts)} texts; give one text per reference")
-    if not references:
+    if not len(references):
         raise InputError("there is nothing to score; give at least one reference")
     for row, (reference, text) in enumerate(zip(references, texts, strict=True)):
         for name, found in (("reference", reference), ("text", text)):

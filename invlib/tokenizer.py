@@ -11,6 +11,7 @@ from tokenizers.models import WordPiece
 
 from invlib.door.files import guarded, reading, write_text
 from invlib.door.options import NAME
+from invlib.errors import SURROGATES, InputError, require, shown
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILE_BYTES = 2**26  # of a tokenizer.json; the largest vocabularies have half of it
@@ -38,7 +39,7 @@ class Tokenizer:
 
         Raises `InputError` for what is missing, of something else, or would take far more to use than it has bytes.
         """
-        NAME.check("the tokenizer's name", str(name))
+        NAME.check("a tokenizer", name)
         path, fix = Path(name).expanduser(), "expected a tokenizer.json, a folder with one, or a hub model's name"
         if path.exists():
             file = path / "tokenizer.json" if path.is_dir() else path
@@ -66,24 +67,29 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, content only."""
-        return [row.ids for row in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+        texts = list(texts) if isinstance(texts, Iterable) else [texts]
+        for text in texts:
+            require(
+                isinstance(text, str) and not SURROGATES.search(text), "a text", "a string of whole characters", text
+            )
+        return [row.ids for row in self.backend.encode_batch(texts, add_special_tokens=False)]
 
     def ids_of(self, text: str) -> list[int]:
         """Token ids of one text, or of one piece that continues a word, such as "##ing"."""
-        if text.startswith("##"):
+        if str(text).startswith("##"):
             return [i for i in [self.backend.token_to_id(text)] if i is not None]
         return self.encode([text])[0]
 
     def decode(self, ids: Iterable) -> str:
         """The text of one row of ids, special pieces left out, with ordinary spacing around punctuation."""
-        text = self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        text = self.backend.decode(_ids(ids), skip_special_tokens=True)
         return tidy_spacing(text) if isinstance(self.backend.model, WordPiece) else text
 
     def pieces(self, ids: Iterable) -> list[str]:
         """What a person is shown for each id: the piece, `##` marking the continuation of a word."""
         if isinstance(self.backend.model, WordPiece):
-            return [self.backend.id_to_token(int(i)) or f"<{int(i)}>" for i in ids]
-        return [self.backend.decode([int(i)], skip_special_tokens=False) for i in ids]
+            return [self.backend.id_to_token(i) or f"<{i}>" for i in _ids(ids)]
+        return [self.backend.decode([i], skip_special_tokens=False) for i in _ids(ids)]
 
     def is_ordinary(self, token: int) -> bool:
         """Is an id that of a piece of texts, and no added or absent one?"""
@@ -92,6 +98,17 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write one `tokenizer.json`."""
         write_text(Path(path), self.backend.to_str(pretty=True))
+
+
+def _ids(given: Iterable) -> list[int]:
+    """Token ids as Python's integers."""
+    try:
+        ids = [int(i) for i in given]
+        if all(0 <= i < 2**32 for i in ids):
+            return ids
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"token ids must be whole numbers from 0 on, got {shown(given)}")
 
 
 def _check_cost(told: dict) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invlib.door.files import reading, write_atomically
+from invlib.door.options import whole
 
 FILE_BYTES = 2**26  # of a saved trajectory, unpacked too
 
@@ -94,10 +95,13 @@ class Trajectory:
 
     def words(self, step: int) -> list[str]:
         """What a person sees at `step`: one piece per position, [MASK] where the text is hidden."""
+        whole(-len(self.tokens), self.num_steps).check("step", step)
         return ["[MASK]" if token == self.mask_token_id else self.pieces[int(token)] for token in self.tokens[step]]
 
     def alternatives(self, step: int, position: int) -> list[tuple[str, float]]:
         """The model's likeliest pieces for a position in `step`, with probabilities; empty if it was not asked."""
+        whole(-len(self.tokens), self.num_steps).check("step", step)
+        whole(-len(self), len(self) - 1).check("position", position)
         ids, probs = self.top_ids[step, position], self.top_probs[step, position]
         return [(self.pieces[int(i)], float(p)) for i, p in zip(ids, probs, strict=True) if i >= 0]
 
@@ -105,9 +109,9 @@ class Trajectory:
         """Write one .npz without pickled objects."""
         arrays = {name: value for name, value in vars(self).items() if name != "pieces"}
         ids, texts = np.array(list(self.pieces), np.int32), np.array(list(self.pieces.values()), np.str_)
-        with io.BytesIO() as whole:
-            np.savez_compressed(whole, piece_ids=ids, piece_texts=texts, **arrays)
-            write_atomically(Path(path), lambda partial: Path(partial).write_bytes(whole.getbuffer()))
+        with io.BytesIO() as packed:
+            np.savez_compressed(packed, piece_ids=ids, piece_texts=texts, **arrays)
+            write_atomically(Path(path), lambda partial: Path(partial).write_bytes(packed.getbuffer()))
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":

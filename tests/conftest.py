@@ -1,13 +1,19 @@
 """Small real things that several tests use: a configuration, two encoders, a tokenizer, a few sentences, a browser."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # one per worker, and for what a test starts: sums do not depend on the cores
 
+OFFLINE = str(Path(__file__).parent / "offline")  # its sitecustomize refuses every address but this machine's
+os.environ["PYTHONPATH"] = os.pathsep.join([OFFLINE, *filter(None, [os.environ.get("PYTHONPATH")])])
+sys.path.insert(0, OFFLINE)
+
 import pytest
+import sitecustomize
 import torch
 from playwright.sync_api import Browser, Page, expect
 
@@ -18,6 +24,7 @@ from invlib.tokenizer import Tokenizer
 from invlib.training.vocabulary import prune
 from tests import pages
 
+sitecustomize.install()  # here too, and in every process that a test starts
 torch.set_num_threads(1)  # a plugin may have imported torch before
 
 SENTENCES = (

@@ -5,6 +5,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -105,7 +106,10 @@ GENERATOR = Domain(
     lambda value: value is None or (isinstance(value, torch.Generator) and value.device.type == "cpu"),
 )
 FUNCTION = Domain("a function", callable)
-NAME = Domain("a name or a path", lambda value: isinstance(value, str) and 0 < len(value) < 4096 and "\0" not in value)
+NAME = Domain(
+    "a name or a path",
+    lambda value: isinstance(value, str | Path) and 0 < len(str(value)) < 4096 and "\0" not in str(value),
+)
 PINS = Domain("a dictionary of positions and tokens, such as {0: 'the'}, or None", lambda v: v is None or _is_pins(v))
 
 

@@ -39,8 +39,11 @@ def answers(vectors: Any, count: int, embed_dim: int) -> np.ndarray:
     return directions(array, "the encoder's vector", "it must give a direction")
 
 
-def directions(array: np.ndarray, what: str = "row", problem: str = "it has no direction") -> np.ndarray:
+def directions(array: Any, what: str = "row", problem: str = "it has no direction") -> np.ndarray:
     """Rows [n, d] of any real type scaled to length 1, float32. Raises `InputError` for a row without a direction."""
+    array = as_array(array)
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "fiu":
+        raise InputError(f"expected numbers of shape [n, d], got {array.dtype} of shape {list(array.shape)}")
     array = array.astype(np.float64)
     largest = np.abs(array).max(axis=1, keepdims=True, initial=0)
     for wrong, told in (

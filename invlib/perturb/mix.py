@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from invlib.door.options import SHARE, whole, within
-from invlib.errors import InputError
+from invlib.door.vectors import as_array
+from invlib.errors import InputError, require
 from invlib.perturb.perturbation import Perturbation, unit
 
 
@@ -33,6 +34,14 @@ class Averaging(Perturbation):
 
 def interpolate(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
     """(1 - weight) a + weight b, row by row, normalised, [n, d]. Raises `InputError` where opposite rows cancel."""
+    a, b = as_array(a), as_array(b)
+    SHARE.check("weight", weight)
+    require(
+        a.shape == b.shape and a.dtype.kind + b.dtype.kind in ("ff", "fi", "if", "ii"),
+        "vectors",
+        "two arrays of one shape",
+        (a, b),
+    )
     return unit((1 - weight) * a + weight * b)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from invlib.door.options import GENERATOR, Checked
 from invlib.door.vectors import as_array, directions
-from invlib.errors import InputError
+from invlib.errors import InputError, require
 from invlib.metrics import cosine, mean_interval
 
 UNIT_TOLERANCE = 0.01  # a bf16 encoder's own division leaves lengths of 1 ± 0.004
@@ -102,6 +102,7 @@ class Perturbed:
 
 def apply(perturbation: Perturbation, vectors: np.ndarray, generator: torch.Generator | None = None) -> Perturbed:
     """Clean unit vectors [n, d] → stored, mapped back, and how far off. Raises what `store` and `recover` raise."""
+    require(isinstance(perturbation, Perturbation), "a perturbation", "one of invlib.perturb", perturbation)
     stored = perturbation.store(vectors, generator)
     recovered = perturbation.recover(stored)
     if recovered.shape != np.shape(vectors):
@@ -120,7 +121,7 @@ def distortion(
       the store does not hold d real numbers.
     bits: size of one stored vector. caution: what the strength does not mean.
     """
-    (n, d), rows = np.shape(vectors), []
+    (n, d), rows = check_unit(vectors).shape, []
     for p in perturbations:
         seen, noise = apply(p, vectors, generator), math.nan
         if seen.stored.shape == (n, d) and seen.stored.dtype.kind == "f":

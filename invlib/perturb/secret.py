@@ -16,7 +16,7 @@ from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 
 from invlib.door.options import Domain, finite_array, whole, within
-from invlib.errors import InputError
+from invlib.errors import InputError, require
 from invlib.perturb.perturbation import Perturbation, numpy_generator
 
 RIDGE = 1e-3  # of `least_squares`, in units of a stored vector's mean squared length
@@ -132,6 +132,8 @@ def match_columns(stored: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 def _check_pairs(stored: np.ndarray, clean: np.ndarray, *, same_width: bool = False) -> None:
+    for name, given in (("stored vectors", stored), ("clean vectors", clean)):
+        require(isinstance(given, np.ndarray) and given.dtype.kind in "fiu", name, "an array of numbers", given)
     if stored.ndim != 2 or clean.ndim != 2 or len(stored) != len(clean) or len(stored) == 0:
         got = f"got shapes {list(stored.shape)} and {list(clean.shape)}"
         raise InputError(f"known pairs need as many stored as clean vectors, at least one; {got}")

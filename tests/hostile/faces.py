@@ -52,8 +52,28 @@ ANY = st.one_of(
     arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(max_dims=3, max_side=4)),
 )
 OPTIONS = (
-    *("num_steps", "policy", "length", "noise_level", "pinned", "search", "verify", "grid", "temperature", "order_noise"),
-    *("guidance_scale", "conditional", "start", "candidates", "keep_trajectories", "batch_size", "generator", "encoder"),
+    *(
+        "num_steps",
+        "policy",
+        "length",
+        "noise_level",
+        "pinned",
+        "search",
+        "verify",
+        "grid",
+        "temperature",
+        "order_noise",
+    ),
+    *(
+        "guidance_scale",
+        "conditional",
+        "start",
+        "candidates",
+        "keep_trajectories",
+        "batch_size",
+        "generator",
+        "encoder",
+    ),
     *("misspelt", "num_step", "lenght"),
 )
 CHEAP = {"num_steps": 2, "length": 4, "encoder": lambda texts: np.ones((len(texts), D))}
@@ -90,7 +110,7 @@ class Faces:
             "Encoder.load device": lambda value: invlib.Encoder.load("none", device=value),
             "Encoder.load dtype": lambda value: invlib.Encoder.load("none", dtype=value),
             "Encoder.load prompt": lambda value: invlib.Encoder.load("none", prompt=value),
-            "Encoder.load": lambda value: invlib.Encoder.load(value) if value != "minilm" else None,
+            "Encoder.load": lambda value: invlib.Encoder.load(value),
             "check_texts": lambda value: invlib.encoder.check_texts(value),
             "load_config": lambda value: invlib.load_config(value),
             "Tokenizer.load": lambda value: invlib.Tokenizer.load(value),
@@ -120,12 +140,20 @@ class Faces:
         }
 
     def invert(self, name: str, value: object) -> object:
-        return self.inverter.invert(PLAIN, **{**CHEAP, **({"temperature": 1.0} if name == "candidates" else {}), name: value})
+        return self.inverter.invert(
+            PLAIN, **{**CHEAP, **({"temperature": 1.0} if name == "candidates" else {}), name: value}
+        )
 
     def made(self, kind: type, name: str, value: object) -> object:
         """A value of one field of a perturbation or strategy, the others as they should be."""
         needed = {"sigma": 1.0, "radius": 1.0, "epsilon": 1.0, "weight": 0.5, "count": 2, "keep": 2, "embed_dim": 4}
-        needed |= {"share": 0.5, "components": np.eye(4), "key": np.eye(4), "centroids": np.ones((2, 2, 2)), "level_bits": 4}
+        needed |= {
+            "share": 0.5,
+            "components": np.eye(4),
+            "key": np.eye(4),
+            "centroids": np.ones((2, 2, 2)),
+            "level_bits": 4,
+        }
         needed |= {"low": np.zeros(4), "high": np.ones(4), "inner": perturb.GaussianNoise(0.1), "matrix": None}
         return kind(**{own: needed[own] for own in kind.__dataclass_fields__ if own in needed} | {name: value})
 
@@ -133,7 +161,11 @@ class Faces:
     def fields() -> list[tuple[type, str]]:
         kinds = [getattr(perturb, name) for name in perturb.__all__]
         kinds = [own for own in kinds if isinstance(own, type) and own.__name__ != "Perturbed"]
-        return [(own, name) for own in [*kinds, BestOf, Remask, SwapBeam] for name in getattr(own, "__dataclass_fields__", ())]
+        return [
+            (own, name)
+            for own in [*kinds, BestOf, Remask, SwapBeam]
+            for name in getattr(own, "__dataclass_fields__", ())
+        ]
 
     @staticmethod
     def strengths() -> list[tuple[Callable, str]]:

@@ -25,9 +25,21 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 Kind = Callable[[random.Random, Path], Path]
 KINDS: dict[str, Kind] = {}
 SHAPE = {
-    **{"vocab_size": 40, "max_seq_len": 8, "hidden_dim": 16, "num_layers": 2, "num_heads": 4, "ff_dim": 32},
-    **{"embedding_cond_dim": 12, "mask_token_id": 4, "encoder_model": "minilm", "decoder_tokenizer": "pruned"},
-    **{"gate": True, "tie_embeddings": True, "length_head": True, "null_embedding": True, "standardize": True},
+    "vocab_size": 40,
+    "max_seq_len": 8,
+    "hidden_dim": 16,
+    "num_layers": 2,
+    "num_heads": 4,
+    "ff_dim": 32,
+    "embedding_cond_dim": 12,
+    "mask_token_id": 4,
+    "encoder_model": "minilm",
+    "decoder_tokenizer": "pruned",
+    "gate": True,
+    "tie_embeddings": True,
+    "length_head": True,
+    "null_embedding": True,
+    "standardize": True,
 }
 SCALAR = np.float64(0).__reduce__()[0]  # what makes a number of numpy from its type and bytes
 WORDS = [*("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), *(f"w{n}" for n in range(35))]
@@ -206,7 +218,19 @@ class Call:
 @kind
 def pickled_type(rng: random.Random, place: Path) -> Path:
     """numpy types that crash Python, take gigabytes or hold objects."""
-    plain = ["O", "O,i8", "i8,O", "V2000000000", "S2000000000", "U500000000", "M8[s]", "c16", "i2", "u8", "(9999,9999)f8"]
+    plain = [
+        "O",
+        "O,i8",
+        "i8,O",
+        "V2000000000",
+        "S2000000000",
+        "U500000000",
+        "M8[s]",
+        "c16",
+        "i2",
+        "u8",
+        "(9999,9999)f8",
+    ]
     code = rng.choice([*plain, "f8,f8", ">f8", "", "f", "x", "f8" * 400, 7, None, ("f8", "f8"), [("a", "O")]])
     told = Call(np.dtype, code) if rng.random() < 0.5 else Call(SCALAR, Call(np.dtype, code), rng.randbytes(8))
     return published(place, contents(place, best_val_loss=told))
@@ -252,7 +276,9 @@ def raw(place: Path, pickled: bytes, records: dict[str, bytes] | None = None, pa
 def pickled_by_hand(rng: random.Random, place: Path) -> Path:
     """Words that torch.save never writes: memos out of reach, endless nesting, tuples whose hash never ends."""
     deep = rng.choice([900, 5_000, 100_000])
-    doubled = b"(K\x01K\x02\x86" + b"".join(b"r" + struct.pack("<I", n) + (b"j" + struct.pack("<I", n)) + b"\x86" for n in range(40))
+    doubled = b"(K\x01K\x02\x86" + b"".join(
+        b"r" + struct.pack("<I", n) + (b"j" + struct.pack("<I", n)) + b"\x86" for n in range(40)
+    )
     return raw(
         place,
         rng.choice(
@@ -371,7 +397,9 @@ def safetensors_header(rng: random.Random, place: Path) -> Path:
         case 5:
             header = {"a": functools.reduce(lambda inner, _: [inner], range(500), 1)}
         case 6:
-            (place / "model.safetensors").write_bytes(struct.pack("<Q", rng.choice([2**63, 10**12, 2**24 + 1, 0])) + rest)
+            (place / "model.safetensors").write_bytes(
+                struct.pack("<Q", rng.choice([2**63, 10**12, 2**24 + 1, 0])) + rest
+            )
             return place
         case _:
             rest = rest * rng.choice([0, 2])
@@ -485,7 +513,11 @@ def piece_numbers(rng: random.Random, place: Path) -> Path:
 def stacked_steps(rng: random.Random, place: Path) -> Path:
     """Steps that make every text longer, many times over; patterns that never end; steps of no kind."""
     pieces, many = tokenizer(), rng.choice([12, 40, 3000])
-    grow = {"type": "Replace", "pattern": {"String": rng.choice(["w", " ", ""])}, "content": "w" * rng.choice([2, 10, 9**5])}
+    grow = {
+        "type": "Replace",
+        "pattern": {"String": rng.choice(["w", " ", ""])},
+        "content": "w" * rng.choice([2, 10, 9**5]),
+    }
     part, stack = rng.choice([("decoder", "decoders"), ("normalizer", "normalizers")])
     steps = [
         {"type": "Sequence", stack: [grow] * many},
@@ -528,7 +560,13 @@ def json_text(rng: random.Random, place: Path) -> Path:
     folder(place)
     deep = rng.choice([100, 900, 100_000])
     texts = ["[" * deep + "]" * deep, '{"a":' * deep + "1" + "}" * deep, "", "null", "NaN", '{"model": {"vocab": 3}}']
-    texts += ['{"model": {"vocab": {"' + "x" * 10**6 + '": 0}}}', "\ufeff{}", '{"version": 1e999}', '"\\ud800"', "7" * 9999]
+    texts += [
+        '{"model": {"vocab": {"' + "x" * 10**6 + '": 0}}}',
+        "\ufeff{}",
+        '{"version": 1e999}',
+        '"\\ud800"',
+        "7" * 9999,
+    ]
     (place / "tokenizer.json").write_text(rng.choice(texts), encoding="utf-8")
     return place
 
@@ -538,4 +576,3 @@ def write(name: str, seed: int, place: Path) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     return KINDS[name](random.Random(f"{name} {seed}"), place)
-

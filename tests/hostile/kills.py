@@ -53,7 +53,11 @@ class Works:
         self.encoder, self.place = Encoder.load(), place
         self.inverter = Inverter.load("minilm", encoder=self.encoder)
         self.inverter.encode = self.encoder.encode
-        subjects, verbs, things = ("dog", "cat", "child", "baker"), ("sees", "finds", "draws"), ("river", "garden", "lamp")
+        subjects, verbs, things = (
+            ("dog", "cat", "child", "baker"),
+            ("sees", "finds", "draws"),
+            ("river", "garden", "lamp"),
+        )
         self.texts = [f"the {s} {v} the {t}." for s, v, t in itertools.product(subjects, verbs, things)]
         (place / "corpus.txt").write_text("\n".join(self.texts))
         np.save(place / "vectors.npy", self.encoder.encode(self.texts))
@@ -145,7 +149,11 @@ def forked(work: Work, folder: Path, moments: partial | None = None) -> int:
     if number:
         return number
     said, code = io.StringIO(), 1
-    with contextlib.suppress(BaseException), contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.suppress(BaseException),
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         watched = moments() if moments else None
         code = command(lambda arguments: work(folder))([])
         (folder.parent / "count").write_text(str(watched.count if watched else 0))
@@ -209,7 +217,9 @@ class Trial:
         if done(forked(self.work, self.folder)) != 0:
             return f"does not go on: {self._said()[-300:]}"
         found = kept(self.folder)
-        return str([name for name in found.keys() | self.expected.keys() if found.get(name) != self.expected.get(name)] or "")
+        return str(
+            [name for name in found.keys() | self.expected.keys() if found.get(name) != self.expected.get(name)] or ""
+        )
 
     def killed_at(self, moment: int) -> str:
         """Killed at a moment of a write, then gone on with."""
@@ -271,7 +281,9 @@ def run(names: list[str], every: int, random_kills: int) -> tuple[Counter, list[
             cases += [("full disk", partial(trial.full_at, n)) for n in range(1, trial.moments // 4 + 1, every)]
             times = [rng.uniform(0, trial.seconds) for _ in range(random_kills // len(names))]
             cases += [("kill at random", partial(trial.killed_after, seconds)) for seconds in times]
-            cases += [("small disk", partial(trial.on_a_small_disk, size)) for size in (16, 64, 256, 1024, 4096)[::every]]
+            cases += [
+                ("small disk", partial(trial.on_a_small_disk, size)) for size in (16, 64, 256, 1024, 4096)[::every]
+            ]
             for what, case in cases:
                 try:
                     problem = case()
