@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invlib.config import Config, DataConfig, ModelConfig, dump_config, from_dict, load_config
 from invlib.door import torchfile
-from invlib.door.files import reading, write_atomically, write_text
+from invlib.door.files import check_sums, reading, write_atomically, write_text
 from invlib.door.options import NAME
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
@@ -64,7 +64,7 @@ def read(path: str | Path) -> tuple[ConditionalMDLM, ModelConfig]:
     """
     path = locate(path)
     if path.is_dir():
-        _check_sums(path)
+        check_sums(path)
         config, file = load_config(path / "config.yaml").model, path / "model.safetensors"
         with reading(file, *UNREADABLE), open(file, "rb") as opened:
             if int.from_bytes(opened.read(8), "little") > HEADER_BYTES:
@@ -166,19 +166,6 @@ def write(
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path, metadata=about))
     write_text(folder / "config.yaml", dump_config(config))
-
-
-def _check_sums(folder: Path) -> None:
-    """Compare the files of a folder with its SHA256SUMS, where it has one, as those that are bundled do."""
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file():
-        return
-    with reading(sums, "is no list of SHA-256 sums", "make it with sha256sum", most=2**16):
-        lines = [line.split() for line in sums.read_text().splitlines()]
-        for expected, name in lines:
-            with open(folder / Path(name).name, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    raise InputError(f"{folder / name} is not the file that {sums} was made of; fetch it again")
 
 
 def _unpickled(path: Path) -> Any:

@@ -178,11 +178,9 @@ class Inverter:
         its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
-        decoding, drafting = options_of((Decoding, Drafting), options)
+        decoding, drafting = _ways(options)
         STRATEGIES.check("search", search)
         FLAG.check("verify", verify)
-        if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
-            raise InputError("candidates would all be the same; set temperature or order_noise above 0")
         vectors = check_vectors(vectors, self.config.embedding_cond_dim)
         noise = _noise_levels(noise_level, len(vectors))
         drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, decoding, drafting)
@@ -330,6 +328,14 @@ class Inverter:
         cosines = reencoded_cosines(vectors, result.texts, encode or self.encoder.encode)
         queries = np.array([int(bool(text.strip())) for text in result.texts])
         return replace(result, cosines=cosines, encoder_queries=queries)
+
+
+def _ways(options: Mapping[str, Any]) -> tuple[Decoding, Drafting]:
+    """The two option values of an inversion, each checked, and both together."""
+    decoding, drafting = options_of((Decoding, Drafting), options)
+    if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
+        raise InputError("candidates would all be the same; set temperature or order_noise above 0")
+    return decoding, drafting
 
 
 def _likeliest(drafts: list[Drafts], drafting: Drafting, decoding: Decoding) -> Inversion:

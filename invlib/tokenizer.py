@@ -11,12 +11,11 @@ from tokenizers.models import WordPiece
 
 from invlib.door.files import guarded, reading, write_text
 from invlib.door.options import NAME
+from invlib.door.tokenfile import check_cost
 from invlib.errors import SURROGATES, InputError, require, shown
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILE_BYTES = 2**26  # of a tokenizer.json; the largest vocabularies have half of it
-STACKS = ("normalizers", "pretokenizers", "processors", "decoders")  # keys of a sequence of steps
-MOST_STEPS, MOST_GROWTH = 32, 64
 
 
 class Tokenizer:
@@ -45,7 +44,7 @@ class Tokenizer:
             file = path / "tokenizer.json" if path.is_dir() else path
             with reading(file, "is no tokenizer", fix, most=FILE_BYTES):
                 contents = file.read_text(encoding="utf-8")
-                _check_cost(json.loads(contents))
+                check_cost(json.loads(contents))
                 return cls.of_pieces(FastTokenizer.from_str(contents))
         with guarded(f"the tokenizer {str(name)!r} could not be opened", f"{fix} that this machine can reach"):
             from transformers import AutoTokenizer  # only here: it costs seconds
@@ -109,24 +108,6 @@ def _ids(given: Iterable) -> list[int]:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"token ids must be whole numbers from 0 on, got {shown(given)}")
-
-
-def _check_cost(told: dict) -> None:
-    """Raise `ValueError` for ids without pieces, and for steps that make a text many times as long."""
-    vocab = told["model"]["vocab"]
-    ids = [piece["id"] for piece in told.get("added_tokens") or ()]
-    ids += vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-    if not all(type(number) is int and 0 <= number < len(ids) for number in ids):
-        raise ValueError(f"its {len(ids)} pieces have ids outside 0 … {len(ids) - 1}")
-    steps = [told.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
-    growth, nested = 1, 0
-    while steps:
-        step, nested = steps.pop(), nested + 1
-        if isinstance(step, dict):
-            growth *= max(1, len(step["content"])) if step.get("type") == "Replace" else 1
-            steps += [own for key, own in step.items() if key in STACKS and isinstance(own, list) for own in own]
-        if nested > MOST_STEPS or growth > MOST_GROWTH:
-            raise ValueError("its steps are stacked beyond what a tokenizer needs")
 
 
 def tidy_spacing(text: str) -> str:

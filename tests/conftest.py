@@ -8,9 +8,9 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # one per worker, and for what a test starts: sums do not depend on the cores
 
-OFFLINE = str(Path(__file__).parent / "offline")  # its sitecustomize refuses every address but this machine's
-os.environ["PYTHONPATH"] = os.pathsep.join([OFFLINE, *filter(None, [os.environ.get("PYTHONPATH")])])
-sys.path.insert(0, OFFLINE)
+# The sitecustomize there refuses every address but this machine's, in every process that a test starts.
+os.environ["PYTHONPATH"] = str(Path(__file__).with_name("offline")) + os.pathsep + os.environ.get("PYTHONPATH", "")
+sys.path.insert(0, str(Path(__file__).with_name("offline")))
 
 import pytest
 import sitecustomize
@@ -24,7 +24,7 @@ from invlib.tokenizer import Tokenizer
 from invlib.training.vocabulary import prune
 from tests import pages
 
-sitecustomize.install()  # here too, and in every process that a test starts
+sitecustomize.install()  # here too: Python has imported another one, or none, at its start
 torch.set_num_threads(1)  # a plugin may have imported torch before
 
 SENTENCES = (

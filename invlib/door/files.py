@@ -1,5 +1,6 @@
 """Files: one guard for everything that is read, one writer for everything that must be whole."""
 
+import hashlib
 import os
 import shutil
 import stat
@@ -75,3 +76,16 @@ def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 in one step. Raises what `write_atomically` raises."""
     write_atomically(path, lambda partial: Path(partial).write_text(text, encoding="utf-8"))
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files of a folder with its SHA256SUMS, where it has one, as those that are bundled do."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        return
+    with reading(sums, "is no list of SHA-256 sums", "make it with sha256sum", most=2**16):
+        lines = [line.split() for line in sums.read_text().splitlines()]
+        for expected, name in lines:
+            with open(folder / Path(name).name, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    raise InputError(f"{folder / name} is not the file that {sums} was made of; fetch it again")

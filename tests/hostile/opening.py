@@ -1,5 +1,6 @@
 """Every kind of file is opened in a process with limits: what comes is a valid result or one line."""
 
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -24,3 +25,15 @@ def run(seeds: int) -> tuple[Counter, list[Outcome]]:
         cases = [(kind, seed) for seed in range(seeds) for kind in KINDS]
         found = list(outcomes(cases, Path(place)))
     return Counter(one.name for one in found), [one for one in found if is_wrong(one)]
+
+
+def main() -> None:
+    """Print the counts and what was wrong: `python -m tests.hostile.opening SEEDS`."""
+    counts, wrong = run(int(sys.argv[1]))
+    print(*wrong, sep="\n")
+    print(dict(counts))
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
