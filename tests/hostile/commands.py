@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import gzip
 import io
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from invlib import Encoder, Inverter
 from invlib.__main__ import main as invert
 from invlib.audit.__main__ import main as audit
 from invlib.studies.__main__ import main as studies
@@ -67,6 +69,10 @@ def damaged(folder: Path) -> dict[str, Path]:
     }
 
 
+# Opened once: what a command line says about them is told before and after.
+Inverter.load, Encoder.load = functools.cache(Inverter.load), functools.cache(Encoder.load)
+
+
 def lines(folder: Path) -> Iterator[list[str]]:
     """Command lines, the name of the command first."""
     for name, options in COUNTS.items():
@@ -116,12 +122,12 @@ def run(every: int = 1) -> tuple[Counter, list[str]]:
             counts[end if end in ("done", "one line") else "traceback"] += 1
             if end not in ("done", "one line"):
                 wrong.append(f"{line}: {end}")
+                print(wrong[-1], flush=True)
     return counts, wrong
 
 
 def main() -> None:
     counts, wrong = run(int(sys.argv[1]))
-    print(*wrong, sep="\n")
     print(dict(counts))
     sys.exit(bool(wrong))
 

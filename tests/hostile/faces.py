@@ -32,16 +32,19 @@ D = 384
 PLAIN = np.linspace(-1, 1, D)
 STRANGE = [
     *VALUES,
-    *("8", 8.0, 1e9, 10**9, "cpu", "cuda:99", "meta", "banana", torch.device("cpu"), torch.float16, "float32", torch.int8),
+    *("8", 8.0, 1e9, 10**9, "cpu", "cuda:99", "meta", "banana", torch.device("cpu"), torch.float16),
+    *("float32", torch.int8, print, len, object(), {1}, frozenset()),
     *(torch.Generator(), [torch.Generator()], np.float32(2), np.int64(3), np.bool_(True), np.datetime64("now"), 1 + 2j),
-    *({0: "the"}, {0: 2.7}, {"a": 1}, {0: 10**9}, {-1: "the"}, [0], (0, 1), range(3), {1}, frozenset(), print, len, object()),
+    *({0: "the"}, {0: 2.7}, {"a": 1}, {0: 10**9}, {-1: "the"}, [0], (0, 1), range(3)),
     *("BestOf", BestOf, BestOf(4), (BestOf(4), "x"), policies.top_confidence, policies.POLICIES, "top_confidence"),
-    *(np.zeros(D), np.full(D, np.nan), PLAIN * 1e20, PLAIN * 1e-30, PLAIN.astype(complex), PLAIN.astype(str), PLAIN[:5]),
+    *(np.zeros(D), np.full(D, np.nan), PLAIN * 1e20, PLAIN * 1e-30, PLAIN.astype(complex), PLAIN[:5]),
+    *(PLAIN.astype(str), ["\ud800"], ["the"], [b"the"], [""], ["a\0b"], [3]),
     *(np.ma.masked_array(PLAIN, PLAIN > 0), [PLAIN, PLAIN[:3]], torch.zeros(D), torch.ones(D, dtype=torch.cfloat)),
     *(torch.ones(D).to_sparse(), torch.ones(D, device="meta"), torch.ones(D, requires_grad=True), [[None] * D]),
-    *("\0", "\u200b", "\ufeff\u2060", "\ud800", ["\0"], ["\u200b\u200d"], ["\ud800"], ["the"], [b"the"], [""], ["a\0b"], [3]),
-    *(Path("none"), Path("\0"), "/dev/null", "/", ".", "~", "~nobody", "minilm/../minilm", lambda texts: None, lambda: 3),
-    *(lambda texts: np.ones((1, D)), lambda texts: np.full((len(texts), D), np.nan), lambda texts: PLAIN, lambda x: x / 0),
+    *("\0", "\u200b", "\ufeff\u2060", "\ud800", ["\0"], ["\u200b\u200d"]),
+    *(Path("none"), Path("\0"), "/dev/null", "/", ".", "~", "~nobody", "minilm/../minilm", lambda: 3),
+    *(lambda texts: np.ones((1, D)), lambda texts: np.full((len(texts), D), np.nan), lambda texts: PLAIN),
+    *(lambda texts: None, lambda x: x / 0),
 ]  # fmt: skip
 ANY = st.one_of(
     st.sampled_from(STRANGE),
@@ -192,23 +195,34 @@ def ended(call: Callable, value: object) -> str:
     return "valid"
 
 
+def draw(judge: Callable[[object], None], examples: int) -> None:
+    """Values of any kind, always the same ones."""
+    health = list(HealthCheck)
+
+    @seed(0)
+    @settings(
+        max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=health
+    )
+    @given(ANY)
+    def one(value: object) -> None:
+        judge(value)
+
+    one()
+
+
 def run(examples: int) -> tuple[Counter, list[str]]:
     """Calls by their end, and those that had none of the two: `examples` values for every entry of the face."""
     counts, wrong = Counter(), []
+
+    def judge(name: str, call: Callable, value: object) -> None:
+        end = ended(call, value)
+        counts[end if end in ("valid", "error") else "traceback"] += 1
+        if end not in ("valid", "error"):
+            wrong.append(f"{name}({value!r:.100}): {end}")
+
     with tempfile.TemporaryDirectory() as folder:
         for name, call in Faces(Path(folder)).calls.items():
-
-            @seed(0)
-            @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate],
-                      suppress_health_check=list(HealthCheck))  # fmt: skip
-            @given(ANY)
-            def one(value: object) -> None:
-                end = ended(call, value)
-                counts[end if end in ("valid", "error") else "traceback"] += 1
-                if end not in ("valid", "error"):
-                    wrong.append(f"{name}({value!r:.100}): {end}")
-
-            one()
+            draw(partial(judge, name, call), examples)
     return counts, wrong
 
 

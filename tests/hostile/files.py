@@ -1,6 +1,6 @@
 """Checkpoint files of a stranger: every kind of damage and of malice, from a seed; none is stored.
 
-A kind is a function of a random generator and an empty folder that returns what is to be opened. `KINDS` holds them all.
+A kind is a function of a random generator and an empty folder that returns what is to be opened; see `KINDS`.
 """
 
 import functools
@@ -544,7 +544,8 @@ def other_model(rng: random.Random, place: Path) -> Path:
             {"type": "Unigram", "vocab": [["", 0.0]] * 40, "unk_id": 0},
             {"type": "Unigram", "vocab": [], "unk_id": None},
             {"type": "WordLevel", "vocab": vocab, "unk_token": "absent"},
-            {"type": "WordPiece", "vocab": vocab, "unk_token": "absent", "continuing_subword_prefix": "", "max_input_chars_per_word": 0},
+            {"type": "WordPiece", "vocab": vocab, "unk_token": "absent", "continuing_subword_prefix": ""},
+            {"type": "WordPiece", "vocab": vocab, "unk_token": "[UNK]", "max_input_chars_per_word": 0},
             {"type": "WordPiece", "vocab": {}, "unk_token": "[UNK]"},
             {"type": "WordPiece", "vocab": vocab, "max_input_chars_per_word": 2**63},
             {"type": "Nothing", "vocab": vocab},

@@ -1,7 +1,7 @@
 """Work that is killed, or meets a full disk, at every write and at random moments: gone on with, it ends the same.
 
-Every piece of work runs in a fork of a process that has loaded what it needs. `Moments` counts what a file goes through:
-torn (half of it on disk), written, flushed, replaced.
+Every piece of work runs in a fork of a process that has loaded what it needs. `Moments` counts what a file goes
+through: torn (half of it on disk), written, flushed, replaced.
 """
 
 import contextlib
