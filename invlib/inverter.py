@@ -12,19 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import checkpoint
-from invlib.door.options import (
-    DEVICE,
-    DTYPE,
-    FLAG,
-    GENERATOR,
-    NOT_NEGATIVE,
-    PINS,
-    PLACE,
-    Checked,
-    Domain,
-    whole,
-    within,
-)
+from invlib.door.options import DEVICE, DTYPE, ENCODER, FLAG, GENERATOR, NOT_NEGATIVE, PINS, Checked, whole, within
 from invlib.door.vectors import check_vectors
 from invlib.errors import InputError, options_of, require, shown
 from invlib.model import ConditionalMDLM
@@ -36,11 +24,6 @@ from invlib.trajectory import Step, Trajectory
 
 TOP_K = 5  # alternatives kept per position and step
 LONG = 512  # vectors from which on a progress bar is shown
-
-ENCODER = Domain(
-    "an Encoder or a function from texts to vectors, or None",
-    lambda value: value is None or callable(getattr(value, "encode", value)),
-)
 
 
 @dataclass(frozen=True)
@@ -306,7 +289,7 @@ class Inverter:
 
     def token_id(self, token: int | str) -> int:
         """A token id, or the id of the one piece that a text consists of. Raises `InputError` for anything else."""
-        require(isinstance(token, str) or PLACE.fits(token), "a token", "an id or a piece", token)
+        PINS.check("pinned", {0: token})
         ids = self.tokenizer.ids_of(token) if isinstance(token, str) else [token]
         if len(ids) != 1 or not 0 <= ids[0] < self.config.vocab_size or ids[0] == self.config.mask_token_id:
             pieces = self.tokenizer.pieces(ids) if isinstance(token, str) else ids

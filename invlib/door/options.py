@@ -105,6 +105,10 @@ GENERATOR = Domain(
     "a torch.Generator of the CPU, such as torch.Generator().manual_seed(0), or None",
     lambda value: value is None or (isinstance(value, torch.Generator) and value.device.type == "cpu"),
 )
+ENCODER = Domain(
+    "an Encoder or a function from texts to vectors, or None",
+    lambda value: value is None or callable(getattr(value, "encode", value)),
+)
 FUNCTION = Domain("a function", callable)
 NAME = Domain(
     "a name or a path",
