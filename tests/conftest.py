@@ -1,19 +1,19 @@
 """Small real things that several tests use: a configuration, two encoders, a tokenizer, a few sentences, a browser."""
 
 import os
-import sys
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may wait for a network
 os.environ["OMP_NUM_THREADS"] = "1"  # one per worker, and for what a test starts: sums do not depend on the cores
 
-# The sitecustomize there refuses every address but this machine's, in every process that a test starts.
-os.environ["PYTHONPATH"] = str(Path(__file__).with_name("offline")) + os.pathsep + os.environ.get("PYTHONPATH", "")
-sys.path.insert(0, str(Path(__file__).with_name("offline")))
+# The sitecustomize there refuses every address but this machine's, here and in every process that a test starts.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).with_name("offline")), os.environ.get("PYTHONPATH")])
+)
 
 import pytest
-import sitecustomize
 import torch
 from playwright.sync_api import Browser, Page, expect
 
@@ -24,7 +24,7 @@ from invlib.tokenizer import Tokenizer
 from invlib.training.vocabulary import prune
 from tests import pages
 
-sitecustomize.install()  # here too: Python has imported another one, or none, at its start
+runpy.run_path(str(Path(__file__).with_name("offline") / "sitecustomize.py"))
 torch.set_num_threads(1)  # a plugin may have imported torch before
 
 SENTENCES = (

@@ -15,7 +15,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALL
 # What each part is given: files of every kind; values for every entry of the face; every n-th command line; every n-th
 # moment of a write, and kills at random moments.
 WHOLE = {"opening": ["40"], "faces": ["60"], "commands": ["1"], "kills": ["1", "60"]}
-QUICK = {"opening": ["1"], "faces": ["2"], "commands": ["12"], "kills": ["9", "2", "pairs"]}
+QUICK = {"opening": ["1"], "faces": ["2"], "commands": ["30"], "kills": ["12", "1", "pairs"]}
 
 
 def main() -> None:

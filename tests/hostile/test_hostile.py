@@ -1,6 +1,7 @@
 """A slice of `make hostile`, and threads. Each part runs in a process of its own, without type contracts."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -54,8 +55,9 @@ def test_eight_threads_invert_as_one_does(inverter, sentences):
     assert inverter.encoder.queries - before == 9 * len(sentences)
 
 
-@pytest.mark.parametrize("start", ["import socket, sitecustomize\n", "import socket\n"], ids=["asked for", "by itself"])
-def test_no_process_of_the_suite_reaches_another_machine(start):
-    script = start + 'socket.create_connection(("192.0.2.1", 80), timeout=1)'
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ)
+def test_no_process_of_the_suite_reaches_another_machine():
+    connect = 'import socket\nsocket.create_connection(("192.0.2.1", 80), timeout=1)'
+    done = subprocess.run([sys.executable, "-c", connect], capture_output=True, text=True, env=os.environ)
     assert "reaches no other machine" in done.stderr
+    with pytest.raises(OSError, match="reaches no other machine"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
