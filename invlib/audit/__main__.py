@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from invlib.audit.audit import CHUNK, Audit, open_source
 from invlib.audit.files import FILES
 from invlib.audit.verdict import pattern_shares, summarise, verdict
+from invlib.door.options import Parser
 from invlib.encoder import Encoder
 from invlib.errors import InputError, command
 from invlib.inverter import Inverter
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m invlib.audit", description="What could be read out of vectors?")
+    parser = Parser(prog="python -m invlib.audit", description="What could be read out of vectors?")
     parser.add_argument("source", help=f"{', '.join(FILES)}; or the folder of a Chroma or LanceDB store")
     parser.add_argument("--collection", help="collection or table, where the store has several")
     parser.add_argument("--out", type=Path, default=Path("data/runs/audit"), help="folder of the results")

@@ -121,7 +121,7 @@ def run(every: int = 1) -> tuple[Counter, list[str]]:
             end = ended(line)
             counts[end if end in ("done", "one line") else "traceback"] += 1
             if end not in ("done", "one line"):
-                wrong.append(f"{line}: {end}")
+                wrong.append(ascii(f"{line}: {end}"))
                 print(wrong[-1], flush=True)
     return counts, wrong
 

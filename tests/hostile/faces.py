@@ -218,7 +218,7 @@ def run(examples: int) -> tuple[Counter, list[str]]:
         end = ended(call, value)
         counts[end if end in ("valid", "error") else "traceback"] += 1
         if end not in ("valid", "error"):
-            wrong.append(f"{name}({value!r:.100}): {end}")
+            wrong.append(ascii(f"{name}({value!r:.100}): {end}"))
 
     with tempfile.TemporaryDirectory() as folder:
         for name, call in Faces(Path(folder)).calls.items():
