@@ -23,8 +23,9 @@ def licence(package: importlib.metadata.Distribution) -> str:
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
-    """Every installed package by its canonical name."""
-    return {canonical(package.metadata["Name"]): package for package in importlib.metadata.distributions()}
+    """Every installed package by its canonical name; the first on the path counts, not what setuptools brings along."""
+    found = [*importlib.metadata.distributions()]
+    return {canonical(package.metadata["Name"]): package for package in reversed(found)}
 
 
 def bill() -> dict:
