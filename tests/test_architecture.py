@@ -37,7 +37,14 @@ FLOORS = {
         "score",
         "leaks results",
     ),
-    "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses vocabulary", "compute pairs"),
+    "training": (
+        "__init__ __main__",
+        "loop pack",
+        "packed run start",
+        "trainer",
+        "batches losses timebox vocabulary",
+        "compute pairs",
+    ),
     "widgets": ("__init__", "lab", "mixer player", "page"),
     "widgets/lab": ("__init__", "lab", "session", "outcome", "run", "settings upload"),
 }

@@ -67,7 +67,7 @@ def encode_ids(
 def read_encoder(folder: Path, device: torch.device) -> Encoder:
     """The encoder of a packed folder, in half precision on an accelerator; on a CPU that would be slow."""
     dtype, name = torch.float32 if device.type == "cpu" else torch.float16, opened(folder)["encoder"]
-    encoder = Encoder.load(str(folder / ENCODER), device=device, dtype=dtype)
+    encoder = Encoder.load(str((folder / ENCODER).resolve()), device=device, dtype=dtype)
     encoder.name = name
     return encoder
 

@@ -49,14 +49,14 @@ class Trainer:
 
     def compile(self, batch: Batch, backend: str = "inductor") -> None:
         """Let torch compile the blocks; where that fails on this batch, say why and go on without."""
-        blocks, started = self.worker.blocks, time.perf_counter()
-        for block in blocks:
+        started = time.perf_counter()
+        for block in self.worker.blocks:
             block.compile(dynamic=True, backend=backend)  # one compilation for every length
         try:
             self._backward(batch)
         except Exception as error:  # what a compiler and its compilers raise
             print(f"the blocks are not compiled: {first_line(error)}", file=sys.stderr)
-            for block in blocks:
+            for block in self.worker.blocks:
                 block._compiled_call_impl = None
         self.worker.zero_grad(set_to_none=True)
         self.compiling = time.perf_counter() - started
