@@ -225,7 +225,6 @@ class ConditionalMDLM(nn.Module):
         """1 - exp(-rate · level): all zero at level 0, so that the condition says nothing of a clean vector."""
         if not self.config.noise_condition:
             raise InputError("this checkpoint has no noise condition, it takes vectors for clean; omit noise_level")
-        # Made where it is used: a list of numbers would be copied there, and an accelerator waited for.
         rates = NOISE_RATES[0] * 2.0 ** torch.arange(len(NOISE_RATES), device=noise_level.device)
         return (1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype)
 
@@ -286,9 +285,8 @@ class ConditionalMDLM(nn.Module):
     def final_states(self, x: Stream, modulation: Modulation, at: Positions | Places) -> Float[Tensor, "rows hidden"]:
         """The final modulated norm at the chosen positions, over the logit temperature, in training as in inference."""
         places = at.flatten().nonzero()[:, 0] if at.dtype == torch.bool else at
-        row = places // x.shape[1]
-        scale, shift = (part.index_select(0, row) for part in (modulation.final_scale, modulation.final_shift))
-        states = modulated_norm(x.flatten(0, 1).index_select(0, places), scale, shift)
+        told = (part.index_select(0, places // x.shape[1]) for part in (modulation.final_scale, modulation.final_shift))
+        states = modulated_norm(x.flatten(0, 1).index_select(0, places), *told)
         return states if self.config.logit_temperature == 1 else states / self.config.logit_temperature
 
     @property

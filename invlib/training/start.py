@@ -122,9 +122,8 @@ def _carried_rows(
 def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
     """Positions, norms and blocks of a BERT encoder; with the zero-initialised modulation it computes the same.
 
-    A deeper model has each layer as often as it is deeper, one behind the other; of a wider one nothing would fit, as
-    its norms run over more numbers. Raises `InputError` for an encoder that is no BERT, a model without `post_norm`,
-    or other shapes.
+    A deeper model has each layer as often as it is deeper, in a row; in a wider one the norms would run over more
+    numbers. Raises `InputError` for an encoder that is no BERT, a model without `post_norm`, or other shapes.
     """
     bert = encoder.model[0].auto_model
     if not isinstance(bert, BertModel) or not model.config.post_norm:
@@ -140,15 +139,15 @@ def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
     ):
         found, expected = getattr(model.config, key), getattr(bert.config, name)
         if found % expected if key == "num_layers" else found != expected:
-            told = f"{expected} or a multiple" if key == "num_layers" else expected
-            raise InputError(f"blocks_from_encoder needs {key} {told}, as {encoder.name!r} has; got {found}")
+            wanted = f"{expected}{' or a multiple' * (key == 'num_layers')}, as {encoder.name!r} has"
+            raise InputError(f"blocks_from_encoder needs {key} {wanted}; got {found}")
     words = bert.embeddings
     # Position 0 is [CLS] there, and every token has type 0.
     places = words.position_embeddings.weight[1 : model.config.max_seq_len + 1]
     model.pos_embed.weight.copy_(places + words.token_type_embeddings.weight[0])
     model.embed_norm.load_state_dict(words.LayerNorm.state_dict())
     for number, block in enumerate(model.blocks):
-        layer = bert.encoder.layer[number * bert.config.num_hidden_layers // model.config.num_layers]
+        layer = bert.encoder.layer[number * len(bert.encoder.layer) // len(model.blocks)]
         attention = layer.attention.self
         parts = (attention.query, attention.key, attention.value)
         block.attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))

@@ -73,7 +73,8 @@ class Trainer:
                 group["lr"] = group["initial_lr"] * lr_factor
         for batch in batches:
             rows, length = batch.x0.shape
-            found, flops = self._meter(length, functools.partial(self._backward, batch), max(1, rows))
+            kind = (length, rows > 0)  # an empty share costs nothing
+            found, flops = self._meter(kind, functools.partial(self._backward, batch), max(1, rows))
             losses += found / len(batches)
             self.flops += flops
         self._collect_gradients(len(batches))
