@@ -148,8 +148,7 @@ def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
     model.embed_norm.load_state_dict(words.LayerNorm.state_dict())
     for number, block in enumerate(model.blocks):
         layer = bert.encoder.layer[number * len(bert.encoder.layer) // len(model.blocks)]
-        attention = layer.attention.self
-        parts = (attention.query, attention.key, attention.value)
+        parts = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
         block.attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
         block.attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
         for ours, source in (
