@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invlib.config import TrainingConfig
-from invlib.errors import InputError, first_line
+from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.training.batches import Batch
 from invlib.training.compute import FlopMeter
@@ -55,7 +55,7 @@ class Trainer:
         try:
             self._backward(batch)
         except Exception as error:  # what a compiler and its compilers raise
-            print(f"the blocks are not compiled: {first_line(error)}", file=sys.stderr)
+            print(f"the blocks are not compiled: {' '.join(str(error).split())[:160]}", file=sys.stderr)
             for block in self.worker.blocks:
                 block._compiled_call_impl = None
         self.worker.zero_grad(set_to_none=True)
