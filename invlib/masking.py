@@ -47,7 +47,7 @@ def mask_tokens(
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, "batch length"]:
     """xt: x0 with exactly counts[b] of the first lengths[b] tokens, chosen at random, masked. Padding stays."""
-    order = torch.rand(x0.shape, generator=generator).to(x0.device)
+    order = torch.rand(x0.shape, generator=generator, device=generator and generator.device).to(x0.device)
     order = order.masked_fill(~length_mask(lengths, x0.shape[1]), torch.inf)
     rank = order.argsort(dim=1).argsort(dim=1)
     return torch.where(rank < counts[:, None], mask_token_id, x0)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 import scipy.stats
-from rapidfuzz.distance import LCSseq, Levenshtein
 from sacrebleu.metrics import BLEU
 
 from invlib.door.vectors import answers, directions
@@ -38,6 +37,8 @@ def token_f1(reference: str, text: str) -> float:
 
 def rouge_l(reference: str, text: str) -> float:
     """ROUGE-L (Lin 2004): as `token_f1`, but only the longest run of words in the same order counts, gaps allowed."""
+    from rapidfuzz.distance import LCSseq  # only here: training scores without it
+
     a, b = words(reference), words(text)
     return 2 * LCSseq.similarity(a, b) / max(1, len(a) + len(b))
 
@@ -55,6 +56,8 @@ def exact_match(reference: str, text: str) -> float:
 
 def edit_similarity(reference: str, text: str) -> float:
     """1 - Levenshtein distance / length of the longer text, in characters."""
+    from rapidfuzz.distance import Levenshtein  # see rouge_l
+
     return Levenshtein.normalized_similarity(" ".join(words(reference)), " ".join(words(text)))
 
 

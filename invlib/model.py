@@ -28,6 +28,7 @@ Told = Float[Tensor, "batch layer sublayer hidden"]  # sublayer 0: attention, 1:
 Stream = Float[Tensor, "batch length hidden"]
 Tokens = Int[Tensor, "batch length"]
 Positions = Bool[Tensor, "batch length"]
+Places = Int[Tensor, "rows"]  # in a flattened batch of tokens
 Rows = Bool[Tensor, "batch"]
 Lengths = Int[Tensor, "batch"]
 Levels = Float[Tensor, "batch"]
@@ -224,7 +225,7 @@ class ConditionalMDLM(nn.Module):
         """1 - exp(-rate · level): all zero at level 0, so that the condition says nothing of a clean vector."""
         if not self.config.noise_condition:
             raise InputError("this checkpoint has no noise condition, it takes vectors for clean; omit noise_level")
-        rates = torch.tensor(NOISE_RATES, device=noise_level.device)
+        rates = NOISE_RATES[0] * 2.0 ** torch.arange(len(NOISE_RATES), device=noise_level.device)
         return (1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype)
 
     def modulation(self, embedding: Vectors, null: Rows | None = None, noise_level: Levels | None = None) -> Modulation:
@@ -281,10 +282,11 @@ class ConditionalMDLM(nn.Module):
             x = block(x, modulation.layer(layer), visible)
         return x
 
-    def final_states(self, x: Stream, modulation: Modulation, at: Positions) -> Float[Tensor, "rows hidden"]:
+    def final_states(self, x: Stream, modulation: Modulation, at: Positions | Places) -> Float[Tensor, "rows hidden"]:
         """The final modulated norm at the chosen positions, over the logit temperature, in training as in inference."""
-        row = at.nonzero()[:, 0]
-        states = modulated_norm(x[at], modulation.final_scale[row], modulation.final_shift[row])
+        places = at.flatten().nonzero()[:, 0] if at.dtype == torch.bool else at
+        told = (part.index_select(0, places // x.shape[1]) for part in (modulation.final_scale, modulation.final_shift))
+        states = modulated_norm(x.flatten(0, 1).index_select(0, places), *told)
         return states if self.config.logit_temperature == 1 else states / self.config.logit_temperature
 
     @property

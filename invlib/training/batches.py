@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from invlib.config import Config
 from invlib.errors import InputError
 from invlib.masking import mask_tokens, stratified_counts
-from invlib.training.pairs import Pairs
+from invlib.training.pairs import Pairs, Rows
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Batch:
     any_noise_level: Float[Tensor, "rows"] | None
     any_length: Int[Tensor, "rows"]
     size: int  # rows over all processes: what the loss is averaged over
+    places: Int[Tensor, "masked"] | None = None  # where xt, flattened, is masked; None: not known before it is asked
 
 
 class Mix:
@@ -87,60 +88,79 @@ class EqualLengthBatches:
     def rows(self, number: int) -> np.ndarray:
         """The rows of micro-batch `number`, counted from the start of the run."""
         epoch = self._epoch(number)
-        return self._batches_of(epoch)[number - self._starts[epoch]]
+        return self._batches_of(epoch)[0][number - self._starts[epoch]]
 
     def any_rows(self, number: int, uniform: np.ndarray) -> np.ndarray:
         """Rows of any length of the epoch of micro-batch `number`, one for each number in [0, 1)."""
-        rows = np.concatenate(self._batches_of(self._epoch(number)))
+        rows = self._batches_of(self._epoch(number))[1]
         return np.sort(rows[(uniform * len(rows)).astype(np.int64)])
 
     def _epoch(self, number: int) -> int:
         while number >= self._starts[-1]:
-            self._starts.append(self._starts[-1] + len(self._batches_of(len(self._starts) - 1)))
+            self._starts.append(self._starts[-1] + len(self._batches_of(len(self._starts) - 1)[0]))
         return bisect.bisect_right(self._starts, number) - 1
 
-    def _cut(self, epoch: int) -> list[np.ndarray]:
+    def _cut(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         random = np.random.default_rng([self.mix.seed, epoch])
         rows = random.permutation(self.mix.rows(epoch))
         rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         groups = np.split(rows, np.flatnonzero(np.diff(self.lengths[rows])) + 1)
-        size = self.batch_size
-        batches = [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+        # Nearly equal parts: a batch of the few that are left over would weigh as much as a whole one.
+        batches = [part for group in groups for part in np.array_split(group, -(-len(group) // self.batch_size))]
         random.shuffle(batches)
-        return batches
+        return batches, np.concatenate(batches)
 
 
 def make_batch(
     pairs: Pairs, batches: EqualLengthBatches, number: int, config: Config, accelerator: Accelerator
 ) -> Batch:
-    """This process's share of micro-batch `number`, masked. The whole batch is drawn alike on every process."""
+    """This process's share of micro-batch `number`, masked. The whole batch is drawn alike on every process.
+
+    Nothing waits for an accelerator: the host knows how many tokens it has masked.
+    """
     rows = np.sort(batches.rows(number))  # in file order: memory maps like it
-    length = int(pairs.lengths[rows[0]])
-    seed = int(np.random.SeedSequence([config.training.seed, number]).generate_state(1, np.uint64)[0])
-    generator = torch.Generator().manual_seed(seed >> 1)
-    x0 = torch.from_numpy(pairs.tokens[rows][:, :length].astype(np.int64))
+    length, device = int(pairs.lengths[rows[0]]), accelerator.device
+    seed = int(np.random.SeedSequence([config.training.seed, number]).generate_state(1, np.uint64)[0]) >> 1
+    host = torch.Generator().manual_seed(seed)
+    large = host if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
     lengths = torch.full((len(rows),), length)
     # The rows are sorted: without a shuffle the same corner of the corpus would get the same mask ratio.
-    counts = stratified_counts(lengths, generator)[torch.randperm(len(rows), generator=generator)]
-    xt = mask_tokens(x0, lengths, counts, config.model.mask_token_id, generator)
-    dropped = torch.rand(len(rows), generator=generator) < config.training.condition_dropout
-    any_rows = batches.any_rows(number, torch.rand(len(rows), generator=generator).numpy())
-    embedding, any_embedding = (_maybe_noisy(pairs.embeddings[own], config, generator) for own in (rows, any_rows))
-    any_length = torch.from_numpy(pairs.lengths[any_rows].astype(np.int64))
-    tensors = (x0, *embedding, xt, dropped, *any_embedding, any_length)
+    counts = stratified_counts(lengths, host)[torch.randperm(len(rows), generator=host)]
+    x0 = _taken(pairs.tokens, rows, device)[:, :length].long()
+    xt = mask_tokens(x0, _sent(lengths, device), _sent(counts, device), config.model.mask_token_id, large)
+    dropped = torch.rand(len(rows), generator=large, device=device) < config.training.condition_dropout
+    any_rows = batches.any_rows(number, torch.rand(len(rows), generator=host).numpy())
+    noisy = [_maybe_noisy(_taken(pairs.embeddings, own, device), config, large) for own in (rows, any_rows)]
+    any_length = _sent(torch.from_numpy(pairs.lengths[any_rows].astype(np.int64)), device)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    shares = (None if value is None else value[share].to(accelerator.device) for value in tensors)
-    return Batch(*shares, size=len(rows))
+    tensors = (x0, *noisy[0], xt, dropped, *noisy[1], any_length)
+    shares = [None if value is None else value[share] for value in tensors]
+    is_masked = (shares[3] == config.model.mask_token_id).flatten()
+    # A stable sort, not `nonzero`, whose size only the device would know.
+    places = is_masked.int().argsort(descending=True, stable=True)[: int(counts[share].sum())]
+    return Batch(*shares, size=len(rows), places=places)
+
+
+def _taken(values: np.ndarray | Rows | Tensor, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of what lies in memory, on disk, or on the device already."""
+    if isinstance(values, Tensor):
+        return values[_sent(torch.from_numpy(rows), values.device)]
+    return _sent(torch.from_numpy(values[rows]), device)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for it: only from pinned memory a copy runs by itself."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _maybe_noisy(
-    stored: Float[np.ndarray, "rows embed"], config: Config, generator: torch.Generator
+    stored: Float[Tensor, "rows embed"], config: Config, generator: torch.Generator
 ) -> tuple[Float[Tensor, "rows embed"], Float[Tensor, "rows"] | None]:
     """The vectors, `noise_share` of them noisy, and their levels: y = x + level · z / √d, brought to unit length."""
-    embedding = torch.from_numpy(stored.astype(np.float32))
+    embedding, drawn = stored.float(), {"generator": generator, "device": stored.device}
     if not config.training.noise_share:
         return embedding, None
-    share, uniform = torch.rand(2, len(embedding), generator=generator)
+    share, uniform = torch.rand(2, len(embedding), **drawn)
     level = torch.where(share < config.training.noise_share, uniform * config.training.max_noise, 0.0)
-    noise = torch.randn(embedding.shape, generator=generator) / embedding.shape[1] ** 0.5
+    noise = torch.randn(embedding.shape, **drawn) / embedding.shape[1] ** 0.5
     return F.normalize(embedding + level[:, None] * noise, dim=1), level

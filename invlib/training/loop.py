@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,31 +25,47 @@ from invlib.sampler import denoise
 from invlib.tokenizer import Tokenizer
 from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
+from invlib.training.packed import ENCODER, PackedPairs, read_encoder
 from invlib.training.pairs import Pairs
 from invlib.training.run import Run
 from invlib.training.start import initial_model, initial_tokenizer
+from invlib.training.timebox import TimeBox
 from invlib.training.trainer import Trainer
 
 VALIDATION_ROWS = 512
 VALIDATION_STEPS = 8
 
 
-def training_loop(trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Config) -> Iterator[dict[str, float]]:
-    """Train on `rows` of the pairs from `trainer.step` to max_steps; yields a record after every step."""
+def training_loop(
+    trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Config, *, box: TimeBox | None = None, compiled=False
+) -> Iterator[dict[str, Any]]:
+    """Train on `rows` of the pairs from `trainer.step` to max_steps, or to the end of the box; yields after every step.
+
+    The losses of a record are tensors: who reads them waits for the device. Raises what a `TimeBox` raises.
+    """
     training = config.training
     mix = Mix.by_source(pairs, rows, config.data.mix, training.seed)
     batches = EqualLengthBatches(pairs.lengths, mix, training.batch_size)
-    while trainer.step < training.max_steps:
+    if compiled:
+        trainer.compile(make_batch(pairs, batches, 0, config, trainer.accelerator))
+    if box is not None:
+        box.begin()
+    is_over = box is None and trainer.step >= training.max_steps
+    while not is_over:
         first = trainer.step * training.grad_accum
         numbers = range(first, first + training.grad_accum)
         micro = [make_batch(pairs, batches, number, config, trainer.accelerator) for number in numbers]
-        loss, length_loss = trainer.update(micro)
+        loss, length_loss = trainer.update(micro, None if box is None else box.passed)
+        if box is not None:
+            box.check(trainer.step, training.warmup_steps)
+        is_over = trainer.step >= training.max_steps if box is None else box.passed >= 1
         yield {
             "step": trainer.step,
             "loss": loss,
             "length_loss": length_loss,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "samples": sum(batch.size for batch in micro),
+            "is_last": is_over,
         }
 
 
@@ -66,50 +83,72 @@ def validate(model: ConditionalMDLM, pairs: Pairs, rows: np.ndarray, tokenizer: 
     *_, final = denoise(predict, lengths, mask_token_id=model.config.mask_token_id, num_steps=VALIDATION_STEPS)
     texts = [tokenizer.decode(ids[:n]) for ids, n in zip(final.tokens, lengths, strict=True)]
     references = [tokenizer.decode(ids[:n]) for ids, n in zip(pairs.tokens[rows], true_lengths, strict=True)]
-    scores = metrics.per_text(references, texts)[["token_f1", "exact_match"]].mean().to_dict()
-    return scores | {"length_right": float((lengths == true_lengths).float().mean())}
+    both = list(zip(references, texts, strict=True))
+    means = [float(np.mean([metric(*own) for own in both])) for metric in (metrics.token_f1, metrics.exact_match)]
+    right = float((lengths == true_lengths).float().mean())
+    return {"token_f1": means[0], "exact_match": means[1], "length_right": right}
 
 
-def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs, np.ndarray]) -> None:
-    """Drive `training_loop` to its end: progress, log, validation, checkpoints."""
+def train(run: Run, training: tuple[Pairs, np.ndarray], validation: tuple[Pairs, np.ndarray], **options) -> None:
+    """Drive `training_loop` to its end: progress, log, validation, checkpoints. options: its `box` and `compiled`."""
     config, trainer, device = run.config.training, run.trainer, run.trainer.accelerator.device
     peak = matmul_peak(device, torch.bfloat16 if config.bf16 else torch.float32)
-    started, losses, told = time.perf_counter(), [], {}
+    started, losses, told, box = time.perf_counter(), [], {}, options.get("box")
     before, validated = run.seconds, 0.0  # seconds of earlier legs, and of the validations of this one
-    with tqdm(total=config.max_steps, initial=trainer.step, unit=" steps", disable=not run.is_main) as bar:
-        for record in training_loop(trainer, *training, run.config):
+    total = None if box else config.max_steps
+    with tqdm(total=total, initial=trainer.step, unit=" steps", disable=not run.is_main) as bar:
+        for record in training_loop(trainer, *training, run.config, **options):
             bar.update()
             losses.append(record["loss"])
             run.samples += record["samples"]
+            is_checked = record["step"] % config.eval_every == 0 or record["is_last"]
+            if not is_checked and record["step"] % config.log_every:
+                continue
+            told, losses = {"loss": float(torch.stack(losses).mean())}, []  # here the device is waited for
             now, scores = time.perf_counter(), {}
-            of_peak = trainer.flops / (now - started - validated) / peak
+            of_peak = trainer.flops / (now - started - validated - trainer.compiling) / peak
             run.seconds = before + now - started
-            if record["step"] % config.eval_every == 0 or record["step"] == config.max_steps:
+            told["samples_per_second"] = run.samples / run.seconds
+            if is_checked:
                 scores = validate(trainer.ema, *validation, run.tokenizer)
-            if scores or record["step"] % config.log_every == 0:
-                told = {"loss": float(np.mean(losses)), "samples_per_second": run.samples / run.seconds}
-                run.log({**record, **told, "samples": run.samples, "seconds": run.seconds, **scores})
-                bar.set_postfix({**told, "of_peak": of_peak, **scores})
-                losses = []
+            told_length = {"length_loss": float(record["length_loss"])}
+            run.log({**record, **told, **told_length, "samples": run.samples, "seconds": run.seconds, **scores})
+            bar.set_postfix({**told, "of_peak": of_peak, **scores})
             if scores:
                 run.save(scores)
                 validated += time.perf_counter() - now
+                if box is not None:
+                    box.keep(time.perf_counter() - now)
     if run.is_main and told:
         speed, precision = f"{told['samples_per_second']:.0f} samples/s", "bf16" if config.bf16 else "fp32"
         print(f"{speed}; {of_peak:.0%} of {peak / 1e9:,.0f} GFLOP/s, the {precision} peak")
 
 
-def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Path, accelerator: Accelerator) -> None:
-    """Pairs, model and run from a configuration and its corpora; then train to the end, resuming where possible."""
+def start(
+    config: Config,
+    texts: Sequence[Path],
+    valid: Sequence[Path],
+    out: Path,
+    accelerator: Accelerator,
+    *,
+    minutes: float | None = None,
+    compiled: bool = False,
+) -> None:
+    """Pairs, model and run from a configuration and its corpora; then train to the end, resuming where possible.
+
+    texts, valid: text files, or folders that `pack` wrote, one of them with the encoder. minutes: see `TimeBox`.
+    """
     if config.training is None:
         raise InputError("the configuration has no training: section; see configs/minilm.yaml")
-    precision = torch.bfloat16 if config.training.bf16 else torch.float32
-    encoder = Encoder.load(config.model.encoder_model, device=accelerator.device, dtype=precision)
+    box = None if minutes is None else TimeBox(minutes, config.training.decay_share)
+    if box is not None and accelerator.num_processes > 1:
+        raise InputError("--minutes is for one process: several would not end in the same step")
+    kind, encoder, home = _encoder(config, texts, valid, accelerator)
     with accelerator.main_process_first():
-        tokenizer = initial_tokenizer(config, encoder, texts[0], out)
+        tokenizer = initial_tokenizer(config, encoder, texts[0], home or out)
         folder, make = Path(config.data.data_dir).expanduser(), (encoder, tokenizer, config.model.max_seq_len)
-        pairs = Pairs.build_all(folder, "train", texts, *make)
-        held_out = Pairs.build_all(folder, "valid", valid, *make) if valid else pairs
+        pairs = kind.build_all(folder, "train", texts, *make)
+        held_out = kind.build_all(folder, "valid", valid, *make) if valid else pairs
     if accelerator.is_main_process:
         print(pairs.summary, file=sys.stderr)
     train_rows, valid_rows = _split(pairs, held_out, config)
@@ -117,7 +156,22 @@ def start(config: Config, texts: Sequence[Path], valid: Sequence[Path], out: Pat
     data = {"training": pairs.identities, "validation": None if held_out is pairs else held_out.identities}
     run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, data)
     run.resume()
-    train(run, (pairs, train_rows), (held_out, valid_rows))
+    near = pairs.on(accelerator.device) if home or accelerator.device.type != "cpu" else pairs
+    train(run, (near, train_rows), (held_out, valid_rows), box=box, compiled=compiled)
+
+
+def _encoder(
+    config: Config, texts: Sequence[Path], valid: Sequence[Path], accelerator: Accelerator
+) -> tuple[type[Pairs], Encoder, Path | None]:
+    """How pairs are built, the encoder, and the packed folder that holds it, if the corpora are packed."""
+    folders = [path for path in (*texts, *valid) if path.is_dir()]
+    if not folders:
+        precision = torch.bfloat16 if config.training.bf16 else torch.float32
+        return Pairs, Encoder.load(config.model.encoder_model, device=accelerator.device, dtype=precision), None
+    home = next((folder for folder in folders if (folder / ENCODER).is_dir()), None)
+    if home is None or len(folders) < len(texts) + len(valid):
+        raise InputError("packed folders and text files do not mix, and one of the folders has to hold the encoder")
+    return PackedPairs, read_encoder(home, accelerator.device), home
 
 
 def _split(pairs: Pairs, held_out: Pairs, config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -1,25 +1,27 @@
 """What training minimises: the cross-entropy at the masked positions, and how sequences are weighted."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
 class LinearCrossEntropy(torch.autograd.Function):
     """-log p(target) per row for logits = hidden @ table.T, without ever holding the fp32 logits.
 
-    Rows go through in chunks that stay in the cache; what is kept for the backward pass is the gradient of the
-    logits, in the working precision. `forbidden` is a token that gets no probability (SUBS).
+    Rows go through in chunks that stay in the cache, or are large on an accelerator; what is kept for the backward
+    pass is the gradient of the logits, in the working precision. `forbidden` gets no probability (SUBS).
     """
 
-    CHUNK = 128
+    CHUNK, LARGE = 128, 2**28  # rows on a CPU; numbers elsewhere
 
     @staticmethod
     def forward(ctx, hidden: Tensor, table: Tensor, target: Tensor, forbidden: int) -> Tensor:
         losses = torch.empty(len(hidden), device=hidden.device)
         gradient = torch.empty(len(hidden), len(table), dtype=table.dtype, device=hidden.device)
-        for start in range(0, len(hidden), LinearCrossEntropy.CHUNK):
-            rows = slice(start, start + LinearCrossEntropy.CHUNK)
+        on_cpu = hidden.device.type == "cpu"
+        size = LinearCrossEntropy.CHUNK if on_cpu else max(1, LinearCrossEntropy.LARGE // len(table))
+        for start in range(0, len(hidden), size):
+            rows = slice(start, start + size)
             logits = (hidden[rows] @ table.T).float()
             logits[:, forbidden] = -torch.inf
             wanted = target[rows, None]
@@ -46,20 +48,22 @@ def diffusion_loss(
     hidden: Float[Tensor, "masked hidden"],
     table: Float[Tensor, "vocab hidden"],
     x0: Int[Tensor, "batch length"],
-    masked: Bool[Tensor, "batch length"],
+    places: Int[Tensor, "masked"],
     *,
     mask_token_id: int,
     weighting: str = "nelbo",
 ) -> Float[Tensor, ""]:
     """Cross-entropy at the masked positions, weighted per sequence and averaged over the batch, in nats.
 
-    hidden: the model's last states at the masked positions, in the row-major order of `masked`; logits are
+    hidden: the model's last states at `places`, the masked positions of the flattened batch; logits are
     hidden @ table.T.
     weighting: "nelbo", the NELBO per token: every sequence counts by its mean over the k masked tokens; or
     "low_variance", by k / length times as much: it stresses high mask ratios, where only the vector can tell the
     tokens. A factor 2 keeps the size of the loss (the mean of k / length is one half).
     """
-    token_loss = LinearCrossEntropy.apply(hidden, table, x0[masked], mask_token_id)
-    counts = masked.sum(dim=1)
-    divisors = counts if weighting == "nelbo" else torch.full_like(counts, x0.shape[1]) / 2
-    return (token_loss / divisors[masked.nonzero()[:, 0]]).sum() / len(x0)
+    token_loss = LinearCrossEntropy.apply(hidden, table, x0.flatten()[places], mask_token_id)
+    if weighting == "low_variance":
+        return token_loss.sum() / (x0.shape[1] / 2) / len(x0)
+    row = places // x0.shape[1]
+    counts = token_loss.new_zeros(len(x0)).index_add(0, row, torch.ones_like(token_loss))
+    return (token_loss / counts[row]).sum() / len(x0)

@@ -1,5 +1,6 @@
 """Pairs: (tokens, embedding) of a corpus, memory-mapped on disk, with a manifest of what made them."""
 
+import copy
 import gzip
 import hashlib
 import io
@@ -7,13 +8,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from pandas.api.types import union_categoricals
 from tqdm.auto import tqdm
 
@@ -68,6 +70,13 @@ class Pairs:
             for told in self.manifests
         )
 
+    def on(self, device: torch.device) -> "Pairs":
+        """The same pairs, their tokens (int32) and embeddings as tensors on a device instead of files on a disk."""
+        moved, rows = copy.copy(self), np.arange(len(self))
+        moved.tokens = torch.from_numpy(self.tokens[rows].astype(np.int32)).to(device)
+        moved.embeddings = torch.from_numpy(self.embeddings[rows]).to(device)
+        return moved
+
     @classmethod
     def build(
         cls, folder: str | Path, corpus: str | Path, encoder: Encoder, tokenizer: Tokenizer, max_seq_len: int
@@ -82,22 +91,11 @@ class Pairs:
         read = read_corpus(corpus)
         with open(corpus, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        made_from = {
-            "corpus_sha256": digest,
-            "encoder": encoder.name,
-            "embed_dim": encoder.embed_dim,
-            "prompt": encoder.prompt,
-            "encoder_dtype": str(next(encoder.model.parameters()).dtype).removeprefix("torch."),
-            "tokenizer_sha256": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
-            "max_seq_len": max_seq_len,
-        }
-        if (folder / "manifest.json").is_file():
-            _refuse_other(folder, made_from)
-        else:
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+        made_from = origin(digest, encoder, tokenizer, max_seq_len)
+        if not is_begun(folder, made_from):
             _write_tokens(folder, read, tokenizer, made_from)
-        _write_embeddings(folder, read.texts, encoder)
+        lines = _array(folder, "lines", _read_manifest(folder)["rows"])
+        write_embeddings(folder, lambda rows: encoder.encode([read.texts[n] for n in lines[rows]], batch_size=128))
         return cls(folder)
 
     @classmethod
@@ -132,12 +130,35 @@ class Corpus:
     sources: list[str]
 
 
+def origin(digest: str, encoder: Encoder, tokenizer: Tokenizer, max_seq_len: int) -> dict:
+    """What makes the pairs of a corpus of this SHA-256."""
+    return {
+        "corpus_sha256": digest,
+        "encoder": encoder.name,
+        "embed_dim": encoder.embed_dim,
+        "prompt": encoder.prompt,
+        "encoder_dtype": str(next(encoder.model.parameters()).dtype).removeprefix("torch."),
+        "tokenizer_sha256": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
+        "max_seq_len": max_seq_len,
+    }
+
+
+def is_begun(folder: Path, made_from: dict) -> bool:
+    """Whether pairs lie in a folder, which is made where it is missing. Raises `InputError` for another origin."""
+    if (folder / "manifest.json").is_file():
+        _refuse_other(folder, made_from)
+        return True
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return False
+
+
 def fitting(texts: Sequence[str], tokenizer: Tokenizer, max_seq_len: int) -> list[str]:
     """The texts that training would use: of 4 to max_seq_len tokens, less than half of them unknown."""
-    return [t for t, ids in zip(texts, tokenizer.encode(texts), strict=True) if not _unfit(ids, tokenizer, max_seq_len)]
+    return [t for t, ids in zip(texts, tokenizer.encode(texts), strict=True) if not unfit(ids, tokenizer, max_seq_len)]
 
 
-def _unfit(ids: Sequence[int], tokenizer: Tokenizer, max_seq_len: int) -> str | None:
+def unfit(ids: Sequence[int], tokenizer: Tokenizer, max_seq_len: int) -> str | None:
     """Why a text is left out: too_short, too_long or unspelled; None where it is not."""
     if not MIN_TOKENS <= len(ids) <= max_seq_len:
         return "too_short" if len(ids) < MIN_TOKENS else "too_long"
@@ -199,29 +220,36 @@ def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:
 
 
 def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from: dict) -> None:
-    top, embed_dim = made_from["max_seq_len"], made_from["embed_dim"]
+    top = made_from["max_seq_len"]
     spelled, left_out = [], []
     for _, texts in _chunks(corpus.texts, "tokenise"):
         encoded = tokenizer.encode(texts)
         spelled += [np.array(ids, np.int32) for ids in encoded]
-        left_out += [_unfit(ids, tokenizer, top) for ids in encoded]
+        left_out += [unfit(ids, tokenizer, top) for ids in encoded]
     lines = np.array([line for line, reason in enumerate(left_out) if reason is None], np.int64)
     if not len(lines):
         found = f"none of the {len(spelled)} texts has {MIN_TOKENS} to {top} tokens that the encoder can spell"
         raise InputError(f"{found}; give a corpus of sentences in its language")
-    _refuse_full_disk(folder, len(lines) * (4 * top + 2 * embed_dim + 20))
     lengths = np.array([len(spelled[line]) for line in lines], np.int32)
-    tokens = np.zeros((len(lines), top), np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
-    tokens[np.arange(top) < lengths[:, None]] = np.concatenate([spelled[line] for line in lines])
     names, sources = np.unique([corpus.sources[line] for line in lines], return_inverse=True)
-    arrays = {"tokens": tokens, "lengths": lengths, "lines": lines, "sources": sources.astype(np.int32)}
-    for name, values in arrays.items():
-        write_atomically(folder / f"{name}.npy", partial(_save, values))
-    write_atomically(folder / "embeddings.npy", partial(_make_room, (len(lines), embed_dim)))
     about = {"texts": len(spelled), "rows": len(lines)}
     about |= {reason: left_out.count(reason) for reason in ("too_short", "too_long", "unspelled")}
     about["unknown_share"] = float((np.concatenate(spelled) == tokenizer.unk_token_id).mean())
-    _write_manifest(folder, {**made_from, **about, "sources": names.tolist(), "encoded": 0})
+    arrays = {"lengths": lengths, "lines": lines, "sources": sources.astype(np.int32)}
+    flat = np.concatenate([spelled[line] for line in lines])
+    write_tokens(folder, flat, arrays, {**made_from, **about, "sources": names.tolist()})
+
+
+def write_tokens(folder: Path, flat: np.ndarray, arrays: dict[str, np.ndarray], manifest: dict) -> None:
+    """The files of pairs, up to their embeddings. flat: the ids of all rows, one row after the other."""
+    rows, top, embed_dim = len(arrays["lengths"]), manifest["max_seq_len"], manifest["embed_dim"]
+    _refuse_full_disk(folder, rows * (4 * top + 2 * embed_dim + 20))
+    tokens = np.zeros((rows, top), np.uint16 if flat.max() < 2**16 else np.int32)
+    tokens[np.arange(top) < arrays["lengths"][:, None]] = flat
+    for name, values in {"tokens": tokens, **arrays}.items():
+        write_atomically(folder / f"{name}.npy", partial(_save, values))
+    write_atomically(folder / "embeddings.npy", partial(_make_room, (rows, embed_dim)))
+    _write_manifest(folder, {**manifest, "encoded": 0})
 
 
 def _save(values: np.ndarray, path: Path) -> None:
@@ -250,19 +278,20 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
         raise InputError(f"{found}; make room, or choose another data_dir")
 
 
-def _write_embeddings(folder: Path, texts: Sequence[str], encoder: Encoder) -> None:
+def write_embeddings(folder: Path, encode: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Vectors of the rows that have none yet, chunk by chunk. encode: numbers of rows [n] → vectors [n, embed_dim]."""
     manifest, path = _read_manifest(folder), folder / "embeddings.npy"
-    done, rows = manifest["encoded"], manifest["rows"]
-    lines, size = _array(folder, "lines", rows), _array(folder, "embeddings", rows).nbytes // rows
-    for start, batch in _chunks(lines[done:], "encode"):
-        vectors = encoder.encode([texts[line] for line in batch], batch_size=128)
+    count = manifest["rows"]
+    size = _array(folder, "embeddings", count).nbytes // count
+    for _, rows in _chunks(np.arange(manifest["encoded"], count), "encode"):
+        vectors = encode(rows)
         # Written, not through a memory map: on a full disk that kills the process without a word.
         with writing(path), open(path, "r+b") as file:
-            file.seek((done + start - rows) * size, os.SEEK_END)
+            file.seek((int(rows[0]) - count) * size, os.SEEK_END)
             file.write(vectors.astype(np.float16).tobytes())
             file.flush()
             os.fsync(file.fileno())
-        _write_manifest(folder, {**manifest, "encoded": done + start + len(batch)})
+        _write_manifest(folder, {**manifest, "encoded": int(rows[-1]) + 1})
 
 
 def _chunks(items: Sequence | np.ndarray, what: str) -> Iterator[tuple[int, Sequence | np.ndarray]]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import BertModel
 
 from invlib import checkpoint
@@ -61,11 +62,13 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
         return _continued(model, config, encoder, tokenizer)
     with torch.no_grad():
         if config.model.standardize:
-            sample = torch.from_numpy(pairs.embeddings[np.arange(min(50_000, len(pairs)))].astype(np.float32))
+            rows = np.linspace(0, len(pairs) - 1, min(50_000, len(pairs))).astype(int)  # packed rows come by length
+            sample = torch.from_numpy(pairs.embeddings[rows].astype(np.float32))
             model.embedding_mean.copy_(sample.mean(dim=0))
             model.embedding_std.copy_(without_dead(sample.std(dim=0, correction=0)))
         if config.training.tokens_from_encoder:
-            model.token_embed.weight.copy_(_encoder_table(encoder, tokenizer, config))
+            table = _encoder_table(encoder, tokenizer, config)
+            model.token_embed.weight[:, : table.shape[1]] = table
         if config.training.blocks_from_encoder:
             _copy_encoder_blocks(encoder, model)
     return model
@@ -110,6 +113,7 @@ def _carried_rows(
     if not config.model.tie_embeddings:
         raise InputError("start_from with another vocabulary needs tie_embeddings: true; the output table is its own")
     rows = _encoder_table(encoder, tokenizer, config)
+    rows = F.pad(rows, (0, table.shape[1] - rows.shape[1]))  # of a wider model
     old = theirs.backend.get_vocab()
     known = {row: old[piece] for piece, row in tokenizer.backend.get_vocab().items() if piece in old}
     rows[list(known)] = table[list(known.values())].float()
@@ -119,7 +123,8 @@ def _carried_rows(
 def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
     """Positions, norms and blocks of a BERT encoder; with the zero-initialised modulation it computes the same.
 
-    Raises `InputError` for an encoder that is no BERT, a model without `post_norm`, or other shapes.
+    A deeper model has each layer as often as it is deeper, in a row; in a wider one the norms would run over more
+    numbers. Raises `InputError` for an encoder that is no BERT, a model without `post_norm`, or other shapes.
     """
     bert = encoder.model[0].auto_model
     if not isinstance(bert, BertModel) or not model.config.post_norm:
@@ -134,16 +139,17 @@ def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
         ("num_layers", "num_hidden_layers"),
     ):
         found, expected = getattr(model.config, key), getattr(bert.config, name)
-        if found != expected:
-            raise InputError(f"blocks_from_encoder needs {key} {expected}, as {encoder.name!r} has; got {found}")
+        if found % expected if key == "num_layers" else found != expected:
+            wanted = f"{expected}{' or a multiple' * (key == 'num_layers')}, as {encoder.name!r} has"
+            raise InputError(f"blocks_from_encoder needs {key} {wanted}; got {found}")
     words = bert.embeddings
     # Position 0 is [CLS] there, and every token has type 0.
     places = words.position_embeddings.weight[1 : model.config.max_seq_len + 1]
     model.pos_embed.weight.copy_(places + words.token_type_embeddings.weight[0])
     model.embed_norm.load_state_dict(words.LayerNorm.state_dict())
-    for block, layer in zip(model.blocks, bert.encoder.layer, strict=True):
-        attention = layer.attention.self
-        parts = (attention.query, attention.key, attention.value)
+    for number, block in enumerate(model.blocks):
+        layer = bert.encoder.layer[number * len(bert.encoder.layer) // len(model.blocks)]
+        parts = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
         block.attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
         block.attn.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
         for ours, source in (
@@ -158,8 +164,8 @@ def _copy_encoder_blocks(encoder: Encoder, model: ConditionalMDLM) -> None:
 
 def _encoder_table(encoder: Encoder, tokenizer: Tokenizer, config: Config) -> Tensor:
     table = encoder.model[0].auto_model.get_input_embeddings().weight.detach().float()
-    if table.shape[1] != config.model.hidden_dim:
-        wanted = f"hidden_dim {table.shape[1]}, the width of the encoder's own table"
+    if table.shape[1] > config.model.hidden_dim:
+        wanted = f"hidden_dim {table.shape[1]} or more, the width of the encoder's own table"
         raise InputError(f"tokens_from_encoder needs {wanted}; the configuration has {config.model.hidden_dim}")
     pieces = tokenizer.pieces(range(tokenizer.vocab_size))
     return table[encoder.tokenizer.convert_tokens_to_ids(pieces)]

@@ -2,10 +2,13 @@
 
 import copy
 import functools
+import sys
+import time
 from fnmatch import fnmatchcase as fnmatch
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,16 +45,36 @@ class Trainer:
         self.optimizers = _optimizers(self.model, config)
         self.step = 0
         self.flops, self._meter = 0, FlopMeter()  # matrix products of this process, of this leg
+        self.compiling = 0.0  # seconds
 
-    def update(self, batches: list[Batch]) -> tuple[float, float]:
-        """One optimiser step over `grad_accum` micro-batches; returns the loss and the length loss, in nats."""
+    def compile(self, batch: Batch, backend: str = "inductor") -> None:
+        """Let torch compile the blocks; where that fails on this batch, say why and go on without."""
+        started = time.perf_counter()
+        for block in self.worker.blocks:
+            block.compile(dynamic=True, backend=backend)  # one compilation for every length
+        try:
+            self._backward(batch)
+        except Exception as error:  # what a compiler and its compilers raise
+            print(f"the blocks are not compiled: {' '.join(str(error).split())[:160]}", file=sys.stderr)
+            for block in self.worker.blocks:
+                block._compiled_call_impl = None
+        self.worker.zero_grad(set_to_none=True)
+        self.compiling = time.perf_counter() - started
+
+    def update(self, batches: list[Batch], passed: float | None = None) -> Float[Tensor, "2"]:
+        """One optimiser step over `grad_accum` micro-batches; returns the loss and the length loss, in nats.
+
+        They lie on the device: who reads them waits for it. passed: see `learning_rate_factor`.
+        """
         config, losses = self.config, torch.zeros(2, device=self.accelerator.device)
-        lr_factor = learning_rate_factor(self.step, config)
+        lr_factor = learning_rate_factor(self.step, config, passed)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * lr_factor
         for batch in batches:
-            found, flops = self._meter(batch.x0.shape, functools.partial(self._backward, batch))
+            rows, length = batch.x0.shape
+            kind = (length, rows > 0)  # an empty share costs nothing
+            found, flops = self._meter(kind, functools.partial(self._backward, batch), max(1, rows))
             losses += found / len(batches)
             self.flops += flops
         self._collect_gradients(len(batches))
@@ -59,7 +82,7 @@ class Trainer:
         self.flops += self._meter("optimizers", self._step_optimizers)[1]
         self.step += 1
         self._publish()
-        return tuple(self.accelerator.reduce(losses, "sum").tolist())
+        return self.accelerator.reduce(losses, "sum")
 
     def _step_optimizers(self) -> None:
         for optimizer in self.optimizers:
@@ -79,17 +102,19 @@ class Trainer:
         if not self.trains_text:
             return torch.zeros((), device=batch.x0.device)
         model = self.worker
-        masked = batch.xt == model.config.mask_token_id
+        places = batch.places
+        if places is None:
+            places = (batch.xt == model.config.mask_token_id).flatten().nonzero()[:, 0]
         dropped = batch.dropped if model.config.null_embedding else None
         with torch.random.fork_rng(devices=[]):  # dropout depends on the step alone
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             modulation = model.modulation(batch.embedding, dropped, batch.noise_level)
             x = model.hidden_states(batch.xt, modulation)
         return diffusion_loss(
-            model.final_states(x, modulation, masked),
+            model.final_states(x, modulation, places),
             model.output_table,
             batch.x0,
-            masked,
+            places,
             mask_token_id=model.config.mask_token_id,
             weighting=self.config.weighting,
         )
@@ -114,8 +139,7 @@ class Trainer:
     def _publish(self) -> None:
         """Masters → worker copy and EMA (decay warmed up as in MDLM: min(decay, (1 + n) / (10 + n)))."""
         if self.worker is not self.model:
-            for weight, master in zip(self._workers, self.masters, strict=True):
-                weight.copy_(master)
+            torch._foreach_copy_(self._workers, self.masters)
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self._averages, self.masters, 1 - decay)
 
@@ -138,12 +162,17 @@ class Trainer:
             optimizer.load_state_dict(values)
 
 
-def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, constant, then linear decay to min_lr_ratio over the last `decay_share` of the steps."""
+def learning_rate_factor(step: int, config: TrainingConfig, passed: float | None = None) -> float:
+    """Linear warm-up, constant, then linear decay to min_lr_ratio over the last `decay_share` of the steps.
+
+    passed: of a training that ends with its time, the share of it that is over; the decay then goes by it.
+    """
     warm_up = min(1.0, (step + 1) / max(1, config.warmup_steps))
     decay_steps = max(1, round(config.decay_share * config.max_steps))
-    progress = max(0.0, (step + 1 - (config.max_steps - decay_steps)) / decay_steps)
-    return warm_up * (1 - (1 - config.min_lr_ratio) * min(1.0, progress))
+    progress = (step + 1 - (config.max_steps - decay_steps)) / decay_steps
+    if passed is not None:
+        progress = (passed - (1 - config.decay_share)) / max(config.decay_share, 1e-9)
+    return warm_up * (1 - (1 - config.min_lr_ratio) * min(1.0, max(0.0, progress)))
 
 
 def _optimizers(model: ConditionalMDLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:

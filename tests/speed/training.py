@@ -114,7 +114,7 @@ def compare(start: ConditionalMDLM, config: Config, pairs: Pairs, *, rounds: int
         for way, trainer in ways.items():
             begin, before = time.perf_counter(), trainer.flops
             for first in range(0, len(numbers), accumulated):
-                loss, _ = trainer.update(made[way][first : first + accumulated])
+                loss = float(trainer.update(made[way][first : first + accumulated])[0])
             seconds = time.perf_counter() - begin
             samples = sum(batch.size for batch in made[way])
             rows.append(

@@ -87,7 +87,7 @@ def test_without_the_encoder_the_start_is_random_and_seeded(minilm, pruned, pair
     ("model", "message"),
     [
         ({"post_norm": False}, "post_norm is false"),
-        ({"num_layers": 4}, "num_layers 6"),
+        ({"num_layers": 9}, "num_layers 6 or a multiple"),
         ({"num_heads": 6}, "num_heads 12"),
         ({"ff_dim": 768}, "ff_dim 1536"),
     ],
@@ -96,6 +96,22 @@ def test_a_model_that_the_encoder_does_not_fit_is_refused(minilm, pruned, pairs,
     config = dataclasses.replace(FROM_ENCODER, model=dataclasses.replace(FROM_ENCODER.model, **model))
     with pytest.raises(InputError, match=f"blocks_from_encoder needs.*{message}"):
         initial_model(config, minilm, pruned, pairs)
+
+
+def test_a_deeper_model_has_every_layer_of_the_encoder_twice(minilm, pruned, pairs):
+    shape = dataclasses.replace(FROM_ENCODER.model, num_layers=12)
+    blocks = initial_model(dataclasses.replace(FROM_ENCODER, model=shape), minilm, pruned, pairs).blocks
+    layers = minilm.model[0].auto_model.encoder.layer
+    for number, block in enumerate(blocks):
+        assert torch.equal(block.ff[0].weight, layers[number // 2].intermediate.dense.weight)
+
+
+def test_a_wider_model_has_the_encoders_table_in_its_first_columns(minilm, pruned, pairs):
+    shape = dataclasses.replace(FROM_ENCODER.model, hidden_dim=396)
+    training = dataclasses.replace(FROM_ENCODER.training, blocks_from_encoder=False)
+    wide = initial_model(Config(shape, training), minilm, pruned, pairs).token_embed.weight
+    narrow = initial_model(FROM_ENCODER, minilm, pruned, pairs).token_embed.weight
+    assert torch.equal(wide[:, :384], narrow) and wide[:, 384:].std() > 0.01
 
 
 def test_an_encoder_that_is_no_bert_is_refused(tiny_qwen3_folder, pruned, pairs):

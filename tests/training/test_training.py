@@ -16,6 +16,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from invlib.config import load_config
 from invlib.errors import InputError
@@ -103,10 +104,10 @@ def test_a_run_that_dies_between_checkpoints_resumes_to_the_same_weights(
 ):
     update = Trainer.update
 
-    def dies_in_step_7(trainer, batches):
+    def dies_in_step_7(trainer, *given):
         if trainer.step == 6:
             raise KeyboardInterrupt
-        return update(trainer, batches)
+        return update(trainer, *given)
 
     monkeypatch.setattr(Trainer, "update", dies_in_step_7)
     assert train(tiny(), corpus, tmp_path) == 130
@@ -254,7 +255,7 @@ def test_the_losses_that_are_told_are_those_of_the_batch(beginning, weighting):
             range(len(masked)), batch.any_length - 1
         ]
     expected = (token_loss.sum(dim=1) * weight).mean().item(), -right_length.mean().item()
-    assert fresh().update([batch]) == pytest.approx(expected, rel=1e-4)
+    assert fresh().update([batch]).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def gradients_of(trainer, batches, monkeypatch) -> torch.Tensor:
@@ -321,6 +322,79 @@ def test_a_batch_pairs_every_sentence_with_its_own_vector_and_drops_some(beginni
         lengths = {v.astype(np.float32).tobytes(): n for v, n in own.values()}
         assert [lengths[v.numpy().tobytes()] for v in batch.any_embedding] == batch.any_length.tolist()
     assert 0.25 < torch.cat([batch.dropped for batch in batches]).float().mean() < 0.75
+
+
+def test_a_batch_is_the_same_whether_its_pairs_lie_on_a_disk_or_on_the_device(beginning, tiny):
+    pairs, batches, _ = beginning()
+    config, device = load_config(tiny()), torch.device("cpu")
+    cut = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], 0), config.training.batch_size)
+    again = make_batch(pairs.on(device), cut, 1, config, Accelerator(cpu=True))
+    for field in dataclasses.fields(again):
+        one, other = (getattr(batch, field.name) for batch in (batches[1], again))
+        assert one is other is None or one == other if not torch.is_tensor(one) else torch.equal(one, other), field.name
+    assert torch.equal(again.places, (again.xt == 4).flatten().nonzero()[:, 0])
+
+
+class Questions(TorchDispatchMode):
+    """Notes the operations whose result, or its size, the host waits for."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "repeat_interleave")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        index = args[1] if name in ("index", "index_put_", "_index_put_impl_") else ()
+        if name in self.WAITING or any(i is not None and i.dtype == torch.bool for i in index):
+            self.asked.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("weighting", ["nelbo", "low_variance"])
+def test_a_step_asks_the_device_for_nothing(beginning, tiny, weighting):
+    pairs, _, fresh = beginning(weighting=weighting)
+    loaded = load_config(tiny(weighting=weighting))
+    training_config = dataclasses.replace(loaded.training, mixed_precision="bf16", noise_share=0.2)
+    config = dataclasses.replace(
+        loaded, training=training_config, model=dataclasses.replace(loaded.model, noise_condition=True)
+    )
+    trainer = Trainer(ConditionalMDLM(config.model), config.training, Accelerator(cpu=True))
+    cut = EqualLengthBatches(pairs.lengths, Mix([np.arange(len(pairs))], [1.0], 0), config.training.batch_size)
+    batch = make_batch(pairs.on(torch.device("cpu")), cut, 0, config, trainer.accelerator)
+    trainer.update([batch])  # the first step of a kind is counted, which is slow in any case
+    with Questions() as questions:
+        trainer.update([batch])
+    assert questions.asked == []
+    with Questions() as questions:
+        trainer.update([dataclasses.replace(batch, places=None)])
+    assert questions.asked, "these would be seen"
+
+
+def test_compiled_blocks_train_alike_and_a_new_length_compiles_nothing(beginning):
+    _, (one, other), fresh = beginning()
+    plain, compiled = fresh(), fresh()
+    compiled.compile(one, backend="aot_eager")
+    frames = torch._dynamo.utils.counters["frames"]["total"]
+    assert one.x0.shape != other.x0.shape and frames > 0
+    for batch in (one, other, one):  # first counted, then compiled
+        torch.testing.assert_close(compiled.update([batch]), plain.update([batch]))
+    assert torch._dynamo.utils.counters["frames"]["total"] == frames
+    assert compiled.state_dict()["model"].keys() == plain.state_dict()["model"].keys()
+
+
+def test_where_nothing_can_be_compiled_training_says_so_and_goes_on(beginning, capsys):
+    _, (batch, _), fresh = beginning()
+    plain, other = fresh(), fresh()
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler\nat all")
+
+    other.compile(batch, backend=broken)
+    told = capsys.readouterr().err
+    assert told.startswith("the blocks are not compiled: ") and "no compiler at all" in told and told.count("\n") == 1
+    torch.testing.assert_close(other.update([batch]), plain.update([batch]))
 
 
 def test_micro_batches_are_numbered_through_the_run(beginning, tiny, monkeypatch):
@@ -391,15 +465,18 @@ def test_a_token_table_of_another_width_is_refused(tiny, corpus, tmp_path, unint
 def test_validation_inverts_unseen_vectors_from_all_masks(tiny, uninterrupted, monkeypatch):
     pairs = Pairs(Path(load_config(tiny()).data.data_dir) / "train")
     inverter, rows, scored = Inverter.load(uninterrupted), np.arange(5, 40), []
-    per_text = training.metrics.per_text
-    monkeypatch.setattr(training.metrics, "per_text", lambda *texts: (scored.extend(texts), per_text(*texts))[1])
+    token_f1 = training.metrics.token_f1
+    monkeypatch.setattr(training.metrics, "token_f1", lambda *both: (scored.append(both), token_f1(*both))[1])
     scores = training.validate(inverter.model, pairs, rows, inverter.tokenizer)
-    references, texts = scored
+    references, texts = map(list, zip(*scored, strict=True))
     assert references == [inverter.tokenizer.decode(pairs.tokens[row, : pairs.lengths[row]]) for row in rows]
     assert texts == inverter.invert(pairs.embeddings[rows], num_steps=8).texts
     right = inverter.predict_lengths(pairs.embeddings[rows]) == pairs.lengths[rows]
     assert scores["length_right"] == pytest.approx(right.mean())
-    assert scores["token_f1"] == pytest.approx(per_text(*scored)["token_f1"].mean())
+    table = training.metrics.per_text(references, texts)
+    assert [scores[name] for name in ("token_f1", "exact_match")] == pytest.approx(
+        table[["token_f1", "exact_match"]].mean().tolist()
+    )
 
 
 def test_the_length_head_can_be_trained_alone(tiny, corpus, uninterrupted, tmp_path):
@@ -469,6 +546,11 @@ def test_every_row_is_seen_once_an_epoch_in_batches_of_one_length():
     assert np.array_equal(again.rows(per_epoch + 1), epochs[1][1]), "a batch depends on its number alone"
 
 
+def test_what_is_left_over_of_a_length_is_spread_over_its_batches():
+    cut = EqualLengthBatches(np.full(9, 5), Mix([np.arange(9)], [1.0], 0), batch_size=4)
+    assert sorted(len(cut.rows(number)) for number in range(3)) == [3, 3, 3]
+
+
 def test_a_mix_shows_every_group_its_share_and_no_row_twice_before_all_of_its_group():
     groups = [np.arange(30), np.arange(30, 50), np.arange(50, 250)]
     mix = Mix(groups, [0.2, 0.2, 0.6], seed=1)
@@ -511,10 +593,10 @@ def test_a_cooldown_branches_off_and_leaves_the_run_where_it_was(uninterrupted, 
     arguments = ["--config", str(config), "--text", str(corpus), "--out", str(out), "--cooldown", "6"]
     update = Trainer.update
 
-    def stops_in_step_17(trainer, batches):
+    def stops_in_step_17(trainer, *given):
         if trainer.step == 16:
             raise KeyboardInterrupt
-        return update(trainer, batches)
+        return update(trainer, *given)
 
     monkeypatch.setattr(Trainer, "update", stops_in_step_17)
     assert command.main(arguments) == 130
