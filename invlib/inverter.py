@@ -16,7 +16,7 @@ from invlib.errors import InputError, options_of, require
 from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
-from invlib.search import Encode, Strategy, Target, Tokens, closest, search_all
+from invlib.search import Encode, Quick, Strategy, Target, Tokens, closest, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -133,6 +133,11 @@ class Inverter:
         from invlib.encoder import Encoder  # only here: it brings sentence-transformers along
 
         return Encoder.load(self.config.encoder_model, device=self.model.device)
+
+    @cached_property
+    def quick(self) -> Quick:
+        """Model and encoder as a search asks them."""
+        return Quick(self)
 
     # Eight that decide what comes back have names of their own; all others are fields of two option values.
     def invert(

@@ -29,7 +29,7 @@ FLOORS = {
     ),
     "audit": ("__main__", "__init__", "audit", "databases verdict", "files origin", "source"),
     "perturb": ("__init__", "mix noise quantise reduce secret", "perturbation"),
-    "search": ("__init__", "remask swap_beam", "edits strategy", "target", "ledger"),
+    "search": ("__init__", "remask swap_beam", "edits strategy", "target", "quick", "ledger"),
     "studies": (
         "__init__ __main__",
         "ablations calibration search tables",

@@ -30,7 +30,6 @@ class SwapBeam(Strategy):
 
     width: int = 4
     max_queries: int = 3000
-    stop_cosine: float = 1 - 1e-4
     breadth: int = 96  # single edits that are encoded at once
     top_k: int = 24  # proposals per position and per gap
 
@@ -40,7 +39,6 @@ class SwapBeam(Strategy):
     def improve(self, target: Target) -> Iterator[None]:
         """The least tried text of the beam is edited in every round: its single edits, then their combinations."""
         ledger, attempts, width = target.ledger, {}, self.width
-        ledger.stop_cosine = self.stop_cosine
         while ledger.left > 0 and width <= self.width + ledger.queries:
             before = ledger.queries
             beam = [attempts.setdefault(found.text, Attempts(found)) for found in ledger.best(width)]
