@@ -4,6 +4,7 @@ import copy
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from invlib.encoder import Encoder
@@ -33,7 +34,12 @@ class Quick:
             return None
         quick = copy.copy(encoder)
         quick.model = rounded
-        return quick.encode
+
+        def encode(texts: list[str]) -> np.ndarray:
+            encoder.queries += len(texts)
+            return quick.encode(texts)
+
+        return encode
 
 
 def _in_bf16(model: Any) -> Any:
