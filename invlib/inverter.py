@@ -18,7 +18,7 @@ from invlib.errors import InputError, options_of, require, shown
 from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
-from invlib.search import STRATEGIES, Encode, Strategy, Target, Tokens, closest, search_all
+from invlib.search import STRATEGIES, Encode, Quick, Strategy, Target, Tokens, closest, search_all
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -134,6 +134,11 @@ class Inverter:
         from invlib.encoder import Encoder  # only here: it brings sentence-transformers along
 
         return Encoder.load(self.config.encoder_model, device=self.model.device)
+
+    @cached_property
+    def quick(self) -> Quick:
+        """Model and encoder as a search asks them."""
+        return Quick(self)
 
     # Eight that decide what comes back have names of their own; all others are fields of two option values.
     def invert(

@@ -31,7 +31,7 @@ FLOORS = {
     "door": ("__init__", "files options tokenfile torchfile vectors"),
     "audit": ("__main__", "__init__", "audit", "databases verdict", "files origin", "source"),
     "perturb": ("__init__", "mix noise quantise reduce secret", "perturbation"),
-    "search": ("__init__", "remask swap_beam", "edits strategy", "target", "ledger"),
+    "search": ("__init__", "remask swap_beam", "edits strategy", "target", "quick", "ledger"),
     "studies": (
         "__init__ __main__",
         "ablations calibration search tables",

@@ -79,7 +79,8 @@ def test_a_search_brings_the_text_closer_within_its_budget(inverter, vectors):
     plain = inverter.invert(vectors, verify=True)
     before = inverter.encoder.queries
     found = inverter.invert(vectors, search=(BestOf(8), SwapBeam(max_queries=150)), generator=generator())
-    assert inverter.encoder.queries - before == found.encoder_queries.sum()
+    asked, found_out = inverter.encoder.queries - before, int(found.encoder_queries.sum())
+    assert found_out <= asked < 2 * found_out, "what may be the closest is encoded again, in fp32"
     assert (found.encoder_queries <= 150).all()
     assert (found.cosines >= plain.cosines - 1e-5).all() and found.cosines.mean() > plain.cosines.mean() + 0.02
     expected = (inverter.encoder.encode(found.texts) * vectors).sum(axis=1)

@@ -10,28 +10,33 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from invlib.search.ledger import Encode, Found, Ledger, Tokens
+from invlib.search.quick import Quick
 from invlib.search.remask import Remask
 from invlib.search.strategy import STRATEGIES, BestOf, Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
-__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Remask", "Strategy", "SwapBeam", "Target"]
+__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Quick", "Remask", "Strategy", "SwapBeam", "Target"]
 __all__ += ["closest", "improve", "search_all"]
 
 
 def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tokens]) -> Iterator[Found]:
     """Encode the drafts, run the strategies one after the other; yields the best text so far after every piece of work.
 
-    Whoever iterates may stop at any yield: what was found stays in `target.ledger`.
+    The first draft goes alone: where it is the text, that is the only query. Whoever iterates may stop at any yield:
+    what was found stays in `target.ledger`.
     """
     ledger = target.ledger
     for number, strategy in enumerate(strategies):
         ledger.max_queries = strategy.budget(ledger.queries)
         if number == 0:
-            ledger.score(drafts)
+            ledger.score(drafts[:1])
+            ledger.score(drafts[1:])
+            yield from ledger.best(1)
+        if ledger.left <= 0:
+            continue
         for _ in strategy.improve(target):
-            if ledger.found:
-                yield ledger.best(1)[0]
+            yield from ledger.best(1)
             if ledger.left <= 0:
                 break
 

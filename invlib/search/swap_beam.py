@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from invlib.door.options import NOT_NEGATIVE, within
+from invlib.door.options import within
 from invlib.search import edits
 from invlib.search.edits import Edit
 from invlib.search.ledger import Found, Ledger, Tokens
@@ -31,7 +31,6 @@ class SwapBeam(Strategy):
 
     width: int = within(COUNT, default=4)
     max_queries: int = within(COUNT, default=3000)
-    stop_cosine: float = within(NOT_NEGATIVE, default=1 - 1e-4)
     breadth: int = within(COUNT, default=96)  # single edits that are encoded at once
     top_k: int = within(COUNT, default=24)  # proposals per position and per gap
 
@@ -41,7 +40,6 @@ class SwapBeam(Strategy):
     def improve(self, target: Target) -> Iterator[None]:
         """The least tried text of the beam is edited in every round: its single edits, then their combinations."""
         ledger, attempts, width = target.ledger, {}, self.width
-        ledger.stop_cosine = self.stop_cosine
         while ledger.left > 0 and width <= self.width + ledger.queries:
             before = ledger.queries
             beam = [attempts.setdefault(found.text, Attempts(found)) for found in ledger.best(width)]

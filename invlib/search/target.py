@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from invlib.masking import subs_logits
 from invlib.sampler import Predict, denoise
-from invlib.search.ledger import Encode, Found, Ledger, Tokens
+from invlib.search.ledger import Encode, Found, Ledger, Tokens, recognised_from
 
 DRAFT_STEPS = 8
 REFILL_STEPS = 4
@@ -46,7 +46,7 @@ class Target:
         noise_level: float = 0.0,
     ) -> "Target":
         """The target of one unit vector and an `Inverter`: its denoiser, its lengths, and the encoder that is asked."""
-        model, config = inverter.model, inverter.config
+        model, config = inverter.quick.model, inverter.config
         level = torch.tensor([noise_level], device=model.device) if noise_level else None
 
         def denoiser(lengths: Tensor, toward: np.ndarray) -> Predict:
@@ -54,8 +54,16 @@ class Target:
                 modulation = model.modulation(torch.from_numpy(toward[None]).to(model.device), noise_level=level)
             return model.predictor(modulation.rows(torch.zeros_like(lengths)), lengths)
 
-        encode, about = encode or inverter.encoder.encode, {"pinned": pinned or {}, "max_length": config.max_seq_len}
-        ledger = Ledger(vector, encode, inverter.tokenizer.decode, mask_token_id=config.mask_token_id, **about)
+        ledger = Ledger(
+            vector,
+            encode or inverter.encoder.encode,
+            inverter.tokenizer.decode,
+            mask_token_id=config.mask_token_id,
+            max_length=config.max_seq_len,
+            pinned=pinned or {},
+            screen=None if encode else inverter.quick.encode,
+            stop_cosine=recognised_from(noise_level, len(vector)),
+        )
         length_probs = np.exp(inverter.length_log_probs(vector, noise_level)[0])
         return cls(ledger, denoiser, length_probs, generator or torch.Generator(), model.device)
 

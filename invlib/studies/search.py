@@ -19,23 +19,19 @@ from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import score
-from invlib.search import BestOf, Encode, Strategy, SwapBeam, improve
+from invlib.search import BestOf, Strategy, SwapBeam, improve
 from invlib.studies.results import cell_path, commit_of_this_clone, kept, write_table
 from invlib.training.pairs import fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
 CACHE = Path("data/runs/search")
-BF16_STOP = 1 - 2e-4  # a text's own bf16 vector can be this far from its fp32 vector
 
 
-def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], encode: Encode, seed: int) -> pd.DataFrame:
-    """Search for a text from its vector alone; what was encoded: text, cosine, in the order of the queries.
-
-    The vector is that of `inverter.encoder`; encode: what the search asks.
-    """
+def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], seed: int) -> pd.DataFrame:
+    """Search for a text from its vector alone; what was encoded: text, cosine, in the order of the queries."""
     vector = inverter.encoder.encode([text])
     drafts = [tuple(inverter.invert(vector).trajectories[0].tokens[-1].tolist())]
-    target = inverter.target(vector[0], encode=encode, generator=torch.Generator().manual_seed(seed))
+    target = inverter.target(vector[0], generator=torch.Generator().manual_seed(seed))
     for _ in improve(target, strategies, drafts):
         pass
     if target.ledger.error:
@@ -63,7 +59,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=500, help="only the first texts that fit (default: 500)")
     parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
     parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
-    parser.add_argument("--bf16", action="store_true", help="search in bf16: faster; vectors and scores stay fp32")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished sentences (default: {CACHE})")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
 
@@ -71,16 +66,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> None:
     """Search for every sentence that is not done yet; then write `search.csv` and print it."""
     commit = commit_of_this_clone()
-    dtype, stop = (torch.bfloat16, BF16_STOP) if chosen.bf16 else (torch.float32, SwapBeam.stop_cosine)
-    inverter = Inverter.load(chosen.checkpoint, dtype=dtype)
-    asked = Encoder.load(inverter.config.encoder_model, dtype=dtype)
+    inverter = Inverter.load(chosen.checkpoint)
     texts = fitting(read_texts(chosen.text), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
-    strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries, stop)]
+    strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries)]
     budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
-    identity, best = (fingerprint(inverter.model), str(dtype), strategies, budgets), []
+    identity, best = (fingerprint(inverter.model), strategies, budgets), []
     try:
         for seed, text in enumerate(tqdm(texts, unit=" sentences")):
-            search = functools.partial(_best, budgets, inverter, text, strategies, asked.encode, seed)
+            search = functools.partial(_best, budgets, inverter, text, strategies, seed)
             best.append(kept(cell_path(chosen.cache, identity, text, seed), search))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on from {chosen.cache}") from None

@@ -1,5 +1,6 @@
 """The encoder in the loop: exact recovery where it is possible, and a budget that holds."""
 
+import json
 import re
 import zlib
 
@@ -8,15 +9,19 @@ import pytest
 import torch
 
 from invlib.errors import InputError
+from invlib.inverter import check_vectors
 from invlib.search import BestOf, Ledger, Remask, SwapBeam, Target, edits, improve
 from invlib.search.edits import Edit
+from invlib.search.ledger import recognised_from
 from invlib.search.swap_beam import Attempts
+from tests import pages
 
 WORDS = [
     *("[PAD]", "the", "a", "old", "young", "keeper", "sailor"),
     *("opened", "closed", "[MASK]", "gate", "door", "slowly"),
 ]
 MASK = WORDS.index("[MASK]")
+SENTENCES = pages.ROOT / "data/sentences/sentences.jsonl"
 TRUTH = "the old keeper opened the gate"
 
 
@@ -218,7 +223,8 @@ def test_remask_never_gets_worse_and_helps(encoder):
 
 def test_a_close_enough_text_ends_the_search(encoder):
     target = make_target(encoder)
-    run(target, SwapBeam(max_queries=2000, stop_cosine=0.5))
+    target.ledger.stop_cosine = 0.5
+    run(target, SwapBeam(max_queries=2000))
     assert target.ledger.queries == 1, "the draft itself is closer than 0.5"
 
 
@@ -287,3 +293,61 @@ def test_an_encoder_of_another_dimension_is_refused():
 def test_a_search_without_room_is_refused(make):
     with pytest.raises(InputError, match="must be an integer from 1 to"):
         make()
+
+
+def test_an_exact_draft_is_the_only_query_and_no_denoiser_is_asked(encoder):
+    target = make_target(encoder)
+    found = list(improve(target, [BestOf(32), Remask(), SwapBeam()], [tokens(TRUTH), tokens("the gate")]))
+    assert [best.text for best in found] == [TRUTH]
+    assert encoder.asked == [TRUTH] and target.model_calls == 0
+
+
+class Rough(BagOfWords):
+    """The same encoder, off by a little."""
+
+    def __call__(self, texts):
+        noise = np.stack([direction(f"rounding of {text}") for text in texts])
+        return super().__call__(texts) + 0.02 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+
+
+def test_only_texts_that_might_be_the_closest_are_asked_for_exactly(encoder):
+    target = make_target(encoder)
+    target.ledger.screen = rough = Rough()
+    found = run(target, BestOf(30), SwapBeam(max_queries=2000), draft="a young sailor closed a door")
+    assert found[-1].text == TRUTH and found[-1].cosine == pytest.approx(1, abs=1e-6)
+    assert all(
+        best.cosine == pytest.approx(float(BagOfWords.vector(best.text) @ target.vector), abs=1e-6) for best in found
+    )
+    assert set(encoder.asked) <= set(rough.asked) and len(encoder.asked) < len(rough.asked) / 3
+    assert target.ledger.queries == len(rough.asked), "a text is one query, however often it is encoded"
+
+
+@pytest.mark.parametrize(
+    ("stored", "noise_level"),
+    [
+        (lambda vectors: vectors, 0.0),
+        (lambda vectors: vectors.astype(np.float16), 0.0),
+        (lambda vectors: np.rint(vectors / np.abs(vectors).max(axis=1, keepdims=True) * 127), "int8"),
+        (lambda vectors: vectors + 0.015 / 384**0.5 * np.random.default_rng(0).standard_normal(vectors.shape), 0.015),
+    ],
+    ids=["fp32", "fp16", "int8", "noise"],
+)
+def test_the_text_of_a_stored_vector_is_recognised_and_its_neighbours_are_not(minilm, stored, noise_level):
+    """The neighbours differ by what an encoder hardly hears: a comma, an article."""
+    texts = [json.loads(line)["text"] for line in SENTENCES.read_text().splitlines()][::4]
+    neighbours = [
+        text.replace(" a ", " the ", 1) if " a " in text else text.replace(" the ", " a ", 1) for text in texts
+    ]
+    differ = np.array([one != other for one, other in zip(texts, neighbours, strict=True)])
+    vectors, near = minilm.encode(texts), minilm.encode(neighbours)
+    kept = check_vectors(stored(vectors), 384)
+    if noise_level == "int8":  # an error of uniform density, one step of each vector wide: σ = step / √12
+        noise_level = np.abs(vectors).max(axis=1) / 127 * (384 / 12) ** 0.5
+    least = [recognised_from(float(level), 384) for level in np.broadcast_to(noise_level, len(texts))]
+    assert ((kept * vectors).sum(axis=1) >= least).mean() > 0.95
+    assert ((kept * near).sum(axis=1) >= least)[differ].mean() < 0.02
+
+
+def test_noise_that_hides_what_tells_texts_apart_recognises_nothing():
+    assert recognised_from(0.1, 384) > 1
+    assert recognised_from(0.0, 384) == pytest.approx(1 - 1e-6)

@@ -1,0 +1,30 @@
+"""The benchmark of the search: both ways do the same work, and only one of them screens."""
+
+import pandas as pd
+import pytest
+
+from tests.speed import searching
+
+
+def test_the_exact_way_asks_in_fp32_alone(inverter):
+    plain = searching.exact(inverter)
+    assert plain.quick.encode is None and plain.quick.model is plain.model
+    vector = inverter.encoder.encode(["The keeper opened the old gate slowly."])[0]
+    assert {searching.search(one, vector, 40) for one in (plain, inverter)} == {40}
+
+
+def test_the_ratio_is_that_of_the_same_sentence():
+    rows = [("exact", 6.0), ("screened", 2.0), ("exact", 9.0), ("screened", 3.0)]
+    table = pd.DataFrame([{"way": way, "seconds": s, "share_of_peak": 0.1} for way, s in rows])
+    assert searching.summary(table).set_index("way")["ratio"].to_dict() == {"exact": 1.0, "screened": 3.0}
+
+
+def test_a_length_that_no_sentence_has_is_said_in_one_line(capsys):
+    assert searching.main(["--length", "99"]) == 2
+    assert "no sentence has 99 pieces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("queries", ["0", "-3"])
+def test_a_search_without_queries_is_refused(queries, capsys):
+    assert searching.main(["--queries", queries]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
