@@ -17,6 +17,7 @@ from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
 from invlib.search import Encode, Strategy, Target, Tokens, closest, search_all
+from invlib.sources.cells import stacked
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -344,6 +345,8 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
         array = np.asarray(vectors)
     except ValueError:
         raise InputError("the vectors have unequal lengths; give a rectangular array") from None
+    if array.dtype == object:
+        array = stacked(array)  # rows of lists, as a column of a data frame is
     if array.size == 0:
         raise InputError("there is no vector to invert; give at least one")
     if array.dtype.kind not in "fiu":

@@ -20,7 +20,7 @@ class ArrayFile(Source):
 
     def look(self) -> None:
         self._ids = None
-        array = self.opened()
+        array = self.array()
         if array.dtype.names:
             array = self._fields(array)
         self._array = self._table(array)
@@ -30,7 +30,7 @@ class ArrayFile(Source):
         rows = self._array[page.start : page.stop]
         return Page(np.asarray(rows), None if self._ids is None else self._ids[page.start : page.stop].tolist())
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         """The array; a memory map where that is possible, so that a chunk costs what it holds."""
         raise NotImplementedError
 
@@ -80,7 +80,7 @@ class ArrayFile(Source):
 class NpyFile(ArrayFile):
     """numpy.save; an array of rows is a pickle, of which nothing is read but arrays."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         try:
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
@@ -95,7 +95,7 @@ class NpyFile(ArrayFile):
 class NpzFile(ArrayFile):
     """One array of an archive."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         with zipfile.ZipFile(self.path) as archive:
             shapes = {}
             for name in archive.namelist():
@@ -109,7 +109,7 @@ class NpzFile(ArrayFile):
 class SafetensorsFile(ArrayFile):
     """One tensor of a .safetensors file."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         from safetensors import safe_open
 
         with safe_open(self.path, "pt") as file:  # numpy has no bf16
@@ -120,7 +120,7 @@ class SafetensorsFile(ArrayFile):
 class TorchFile(ArrayFile):
     """torch.save of a tensor, or of several under names; nothing in it is run."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         import torch
 
         held = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -137,7 +137,7 @@ class TorchFile(ArrayFile):
 class PickleFile(ArrayFile):
     """A pickle of arrays or lists. Anything else in it could run code, and is refused."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         with open(self.path, "rb") as file:
             held = Harmless(file).load()
         if isinstance(held, dict):
@@ -149,7 +149,7 @@ class PickleFile(ArrayFile):
 class RawFile(ArrayFile):
     """Bytes of float32: as numpy's `tofile` writes them, or with the counts of .fbin in front."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         size = self.path.stat().st_size
         if size % 4 or not self.wanted_dim:
             raise InputError(f"{self.path} has {size} bytes; expected float32, and to know the number of dimensions")
@@ -161,7 +161,7 @@ class RawFile(ArrayFile):
 class VecsFile(ArrayFile):
     """.fvecs, .bvecs, .ivecs: before every vector the number of its entries, as int32."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         kind = {"f": np.dtype("<f4"), "b": np.dtype("u1"), "i": np.dtype("<i4")}[self.path.suffix.lower()[1]]
         dim = int(np.fromfile(self.path, "<i4", 1)[0])
         width = 4 + dim * kind.itemsize
@@ -173,7 +173,7 @@ class VecsFile(ArrayFile):
 class FaissIndex(ArrayFile):
     """An index of FAISS that keeps its vectors as they are."""
 
-    def opened(self) -> np.ndarray:
+    def array(self) -> np.ndarray:
         import faiss
 
         index = faiss.read_index(str(self.path))

@@ -71,7 +71,7 @@ def stacked(cells: Sequence[Any]) -> np.ndarray:
             told = "is absent" if found is None else f"has {len(found)} numbers, vector 0 has {len(rows[0])}"
             raise InputError(f"vector {row} {told}; remove the row")
         rows.append(found)
-    return np.stack(rows)
+    return np.stack(rows) if rows else np.zeros((0, 0))
 
 
 def _only_vector(cell: dict) -> Any:

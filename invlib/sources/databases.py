@@ -40,7 +40,8 @@ class ChromaCollection(Source):
             name = chosen(self.collection, list(found), f"{self.path}, its collections")
             queue = "SELECT id, vector FROM embeddings_queue WHERE topic LIKE ? AND vector IS NOT NULL"
             self._queued = dict(connection.execute(queue, (f"%{found[name]}",)).fetchall())
-            ids = "SELECT embedding_id FROM embeddings JOIN segments ON segment_id = segments.id WHERE collection = ? ORDER BY embeddings.id"
+            ids = "SELECT embedding_id FROM embeddings JOIN segments ON segment_id = segments.id WHERE collection = ?"
+            ids += " ORDER BY embeddings.id"
             self._names = [own for (own,) in connection.execute(ids, (found[name],)).fetchall()]
         self.name, self._collection = f"{self.path}, Chroma collection {name!r}", self._opened(store, name)
         self.count = len(self._names)

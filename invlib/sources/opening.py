@@ -9,7 +9,7 @@ from typing import Any
 from invlib.errors import InputError
 from invlib.sources import arrays, tables, texts
 from invlib.sources.databases import CHROMA_FILE, SERVERS, ChromaCollection, LanceTable
-from invlib.sources.source import Page, Source
+from invlib.sources.source import Page, Source, told
 
 ARRAYS = {".npy": arrays.NpyFile, ".npz": arrays.NpzFile, ".safetensors": arrays.SafetensorsFile}
 ARRAYS |= dict.fromkeys([".pt", ".pth"], arrays.TorchFile) | dict.fromkeys([".pkl", ".pickle"], arrays.PickleFile)
@@ -37,15 +37,24 @@ def open_source(
     scheme, _, rest = str(path).partition(":")
     if scheme in SERVERS:
         where = str(path) if scheme.startswith("postgres") else rest
-        return SERVERS[scheme](where, collection, column, dim)
+        return SERVERS[scheme](where, collection, column, dim).opened()
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(f"there is nothing at {path}; expected a file of vectors or the folder of a database")
     kind, path, collection = _kind(path, collection)
-    source = kind(path, collection, column, dim)
+    source = kind(path, collection, column, dim).opened()
     if source.count == 0:
         raise InputError(f"{source.name} holds no vector")
     return source
+
+
+def read_rows(path: Path) -> Iterator[dict]:
+    """The rows of a file of named fields, whatever stands in them. Raises `InputError` for one that is none."""
+    kind = file_kind(path)
+    if kind is None or not issubclass(kind, tables.Table):
+        raise InputError(f"{path.name} has no named fields; expected .csv, .tsv, .json, .jsonl or .parquet")
+    with told(f"{path} cannot be read"):
+        yield from kind(path).rows()
 
 
 def file_kind(path: Path) -> type[Source] | None:

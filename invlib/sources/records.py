@@ -42,7 +42,9 @@ def rows_of(value: Any, *, by_line: bool = False) -> Iterator[dict]:
         yield {"vector": value}
     elif isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # pandas, orient="split"
         yield from (dict(zip(value["columns"], row, strict=False)) for row in value["data"])
-    elif size := _rows_by_column(value):
+    elif (size := _rows_by_column(value)) == 1:
+        yield _flat(value)
+    elif size:
         whole = [(key, one) for key, one in value.items() if isinstance(one, list) and len(one) == size]
         yield from ({key: one[row] for key, one in whole} for row in range(size))
     elif len(value) > NAMED and not by_line and all(map(_is_plain, value.values())):
@@ -69,14 +71,14 @@ def _inside(value: dict, by_line: bool) -> Iterator[dict]:
 
 
 def _rows_by_column(value: dict) -> int:
-    """How many rows an object holds that is a table by columns; 0 where it is none."""
+    """How many rows an object holds that is a table by columns, 1 for a row of several vectors; 0 for neither."""
     lists = {key: one for key, one in value.items() if isinstance(one, list) and len(one) > 1}
     vectors = {key for key, one in lists.items() if isinstance(one[0], list | str) and all(map(_is_plain, one[:2]))}
     if not vectors:
         return 0
     size = len(lists[min(vectors)])
     is_one_row = "id" in value and not any(len(one) == size for key, one in lists.items() if key not in vectors)
-    return 0 if is_one_row else size  # several vectors of one text, one a token
+    return 1 if is_one_row else size  # several vectors of one text, one a token
 
 
 def _is_number(value: Any) -> bool:

@@ -62,9 +62,13 @@ class Source:
         """collection, column: which one, where there are several. dim: what is looked for, where it helps to choose."""
         self.path, self.collection, self.column, self.wanted_dim = path, collection, column, dim
         self.name = str(path)
-        with told(f"{path} cannot be read"):
+
+    def opened(self) -> "Source":
+        """The source, looked into; raises `InputError` for one that holds no vectors, or cannot be read."""
+        with told(f"{self.path} cannot be read"):
             self.look()
             self.dim = self._first_dim()
+        return self
 
     @property
     def evidence(self) -> str | Path:

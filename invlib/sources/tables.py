@@ -25,7 +25,20 @@ GROUP = 8  # columns of numbers from which on one name says that they belong tog
 class Table(Source):
     """Rows with named fields. A page is a list of them; a `Problem` stands for a row that could not be parsed."""
 
+    def prepare(self) -> None:
+        """Find out what `pages` needs to know."""
+
+    def rows(self) -> Iterator[dict]:
+        """All rows, whatever stands in them."""
+        self.prepare()
+        for page in self.pages(PEEK):
+            names = self.names(page)
+            yield from (
+                dict(zip(names, row, strict=True)) for row in zip(*(self.cells(page, n) for n in names), strict=True)
+            )
+
     def look(self) -> None:
+        self.prepare()
         names: dict[str, None] = {}
         for page in self.pages(PEEK):
             names |= dict.fromkeys(self.names(page))
@@ -122,10 +135,9 @@ class ArrowTable(Table):
 class ParquetFile(ArrowTable):
     """A parquet file, row group by row group."""
 
-    def look(self) -> None:
+    def prepare(self) -> None:
         with pq.ParquetFile(self.path) as file:
             self.count = file.metadata.num_rows
-        super().look()
 
     def pages(self, size: int) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.path) as file:  # batches are of `size` but the last, across row groups too
@@ -240,7 +252,8 @@ def _joined(row: Sequence[Any]) -> Any:
 
 def _are_numbers(cells: Sequence[Any]) -> bool:
     known = [cell for cell in cells if not (cell is None or cell == "" or isinstance(cell, Problem))]
-    return bool(known) and not isinstance(known[0], bool) and is_number(known[0]) and is_number(known[-1])
+    numbers = sum(map(is_number, known))
+    return bool(known) and not isinstance(known[0], bool) and is_number(known[0]) and 2 * numbers >= len(known)
 
 
 def _are_counted(cells: Sequence[Any]) -> bool:

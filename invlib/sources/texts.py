@@ -22,7 +22,7 @@ DELIMITERS = ("\t", ";", ",", "|")
 class CellFile(Table):
     """Lines of cells between commas, semicolons, tabs or blanks; a header line is allowed."""
 
-    def look(self) -> None:
+    def prepare(self) -> None:
         lines = list(islice(filter(str.strip, text_lines(self.path)), 20))
         self._skip = int(len(lines) > 1 and _counts_what_follows(*lines[:2]))
         self._cut = _delimiter(lines[self._skip]) if lines else ","
@@ -35,7 +35,6 @@ class CellFile(Table):
             if len(first) > GROUP and not is_number(first[0]) and all(map(is_number, first[1:])):
                 names[0] = "id"
         self._names = names
-        super().look()
 
     def pages(self, size: int) -> Iterator[list[dict | Problem]]:
         return cut(map(self._named, islice(self._rows(), self._header, None)), size)
@@ -59,20 +58,17 @@ class CellFile(Table):
 class JsonFile(Table):
     """JSON in any of the forms that exports and interfaces have: one document, or one on every line."""
 
-    def look(self) -> None:
-        self._document = None
-        try:
-            json.loads(next(filter(str.strip, text_lines(self.path)), ""))
-        except (ValueError, RecursionError):
+    def prepare(self) -> None:
+        lines = list(islice(filter(str.strip, text_lines(self.path)), 2))
+        is_by_line = bool(lines) and _json(lines[0]) is not None
+        self._document = _json(lines[0]) if len(lines) == 1 else None
+        if not is_by_line:
             self._document = _json("".join(text_lines(self.path)))
-        super().look()
 
     def pages(self, size: int) -> Iterator[list[dict | Problem]]:
         if self._document is not None:
             return cut(rows_of(self._document), size)
-        rows, lines = Rows(), list(islice(filter(str.strip, text_lines(self.path)), 2))
-        if len(lines) == 1:
-            return cut(rows_of(json.loads(lines[0])), size)
+        rows = Rows()
         return cut((row for line in text_lines(self.path) if line.strip() for row in rows.of_line(line)), size)
 
 

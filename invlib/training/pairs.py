@@ -17,9 +17,12 @@ from tqdm.auto import tqdm
 from invlib.checkpoint import write_atomically
 from invlib.encoder import Encoder
 from invlib.errors import InputError
+from invlib.sources import read_rows
 from invlib.tokenizer import Tokenizer
 
 CHUNK = 8192  # rows encoded between two marks of progress; a killed build repeats at most this many
+TABLES = (".csv", ".tsv", ".json", ".parquet", ".arrow", ".feather")  # never read as plain lines
+TEXT_FIELDS = ("text", "sentence", "content")
 MIN_TOKENS = 4  # shorter fragments say nothing about inversion
 
 
@@ -148,13 +151,16 @@ def read_texts(path: str | Path) -> list[str]:
 def read_corpus(path: str | Path) -> Corpus:
     """A corpus: `.jsonl` with a "text" field and perhaps a "source", or plain text with one a line; `.gz` of either.
 
+    Of `.csv`, `.tsv`, `.json` and `.parquet` the field "text" is read, or "sentence", or "content".
     Raises `InputError` for a file that is missing, empty, not UTF-8, or has a line without text.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no corpus at {path}; expected .jsonl or .txt, plain or .gz")
-    is_json = ".jsonl" in path.suffixes
+    is_json = any(suffix.lower() in (".jsonl", ".ndjson") for suffix in path.suffixes)
     corpus = Corpus([], [])
+    if not is_json and any(suffix.lower() in TABLES for suffix in path.suffixes):
+        return _from_table(path)
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
@@ -168,6 +174,22 @@ def read_corpus(path: str | Path) -> Corpus:
         raise InputError(f"{path} could not be read: {error}") from error
     if not corpus.texts:
         raise InputError(f"{path} is empty; expected one sentence a line")
+    return corpus
+
+
+def _from_table(path: Path) -> Corpus:
+    """The texts of a file of named fields; a list of texts in JSON has none."""
+    corpus = Corpus([], [])
+    for number, row in enumerate(read_rows(path), start=1):
+        field = next((name for name in TEXT_FIELDS if name in row), "vector" if list(row) == ["vector"] else None)
+        if field is None:
+            raise InputError(f"{path} has no field {' or '.join(TEXT_FIELDS)}; it has {', '.join(row)}")
+        if not isinstance(row[field], str) or not row[field].strip():
+            raise InputError(f"{path} row {number} has no text; remove the row")
+        corpus.texts.append(row[field].strip())
+        corpus.sources.append(str(row.get("source") or ""))
+    if not corpus.texts:
+        raise InputError(f"{path} is empty; expected one sentence a row")
     return corpus
 
 

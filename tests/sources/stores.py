@@ -160,24 +160,30 @@ NAMED = {  # whose ids are n0, n1, …
     "UPPER.JSONL": lambda p, a, t: lines(p, objects(a, "Embedding")),
     "emb.ndjson": lambda p, a, t: lines(p, objects(a, "emb")),
     "any_name.jsonl": lambda p, a, t: lines(p, objects(a, "features_of_text")),
-    "base64.jsonl": lambda p, a, t: lines(p, [{"id": n, "embedding": encoded(r)} for n, r in zip(names(a), a)]),
-    "text.jsonl": lambda p, a, t: lines(p, [{"id": n, "embedding": text(r)} for n, r in zip(names(a), a)]),
+    "base64.jsonl": lambda p, a, t: lines(
+        p, [{"id": n, "embedding": encoded(r)} for n, r in zip(names(a), a, strict=True)]
+    ),
+    "text.jsonl": lambda p, a, t: lines(p, [{"id": n, "embedding": text(r)} for n, r in zip(names(a), a, strict=True)]),
     "null_beside.jsonl": lambda p, a, t: lines(p, objects(a, "vector", embedding=None)),
     "named.jsonl": lambda p, a, t: lines(
-        p, [{"id": n, "payload": {"t": 1}, "vector": {"text": r.tolist()}} for n, r in zip(names(a), a)]
+        p, [{"id": n, "payload": {"t": 1}, "vector": {"text": r.tolist()}} for n, r in zip(names(a), a, strict=True)]
     ),
     "source.jsonl": lambda p, a, t: lines(
-        p, [{"_id": n, "_index": "x", "_source": {"text": "y", "dense": r.tolist()}} for n, r in zip(names(a), a)]
+        p,
+        [
+            {"_id": n, "_index": "x", "_source": {"text": "y", "dense": r.tolist()}}
+            for n, r in zip(names(a), a, strict=True)
+        ],
     ),
     "bulk.jsonl": elastic,
     "milvus.json": lambda p, a, t: document(
-        p, {"rows": [{"pk": n, "vector": r.tolist()} for n, r in zip(names(a), a)]}
+        p, {"rows": [{"pk": n, "vector": r.tolist()} for n, r in zip(names(a), a, strict=True)]}
     ),
     "batch.jsonl": lambda p, a, t: lines(
         p,
         [
             {"id": f"b{k}", "custom_id": n, "response": {"body": {"data": [{"embedding": r.tolist(), "index": 0}]}}}
-            for k, (n, r) in enumerate(zip(names(a), a))
+            for k, (n, r) in enumerate(zip(names(a), a, strict=True))
         ],
     ),
     "list.json": lambda p, a, t: document(p, objects(a)),
@@ -186,11 +192,13 @@ NAMED = {  # whose ids are n0, n1, …
         p, {"ids": names(a), "embeddings": a.tolist(), "documents": list(t), "metadatas": [None] * len(a)}
     ),
     "pinecone.json": lambda p, a, t: document(
-        p, {"namespace": "", "vectors": {n: {"id": n, "values": r.tolist()} for n, r in zip(names(a), a)}}
+        p, {"namespace": "", "vectors": {n: {"id": n, "values": r.tolist()} for n, r in zip(names(a), a, strict=True)}}
     ),
-    "mapping.json": lambda p, a, t: document(p, dict(zip(names(a), a.tolist()))),
+    "mapping.json": lambda p, a, t: document(p, dict(zip(names(a), a.tolist(), strict=True))),
     "split.json": lambda p, a, t: frame(a, t).to_json(p, orient="split"),
-    "packed.jsonl.gz": lambda p, a, t: gzip.open(p, "wt").write("".join(json.dumps(o) + "\n" for o in objects(a))),
+    "packed.jsonl.gz": lambda p, a, t: p.write_bytes(
+        gzip.compress("".join(json.dumps(o) + "\n" for o in objects(a)).encode())
+    ),
     "lists.csv": lambda p, a, t: frame(a, t).to_csv(p, index=False),
     "long.csv": lambda p, a, t: frame(a, ["word " * 40_000, *t[1:]]).to_csv(p, index=False),
     "text_and_numbers.csv": lambda p, a, t: pd.DataFrame(
@@ -254,7 +262,9 @@ NUMBERED = {  # whose rows have no names
     "ollama.json": lambda p, a, t: document(p, {"model": "all-minilm", "embeddings": a.tolist()}),
     "cohere.json": lambda p, a, t: document(p, {"texts": list(t), "embeddings": {"float": a.tolist()}}),
     "printed.csv": lambda p, a, t: pd.DataFrame({"text": t, "embedding": list(a)}).to_csv(p, index=False),
-    "copy.tsv": lambda p, a, t: p.write_text("".join(f"{n}\t{s}\t{text(r)}\n" for n, s, r in zip(range(len(a)), t, a))),
+    "copy.tsv": lambda p, a, t: p.write_text(
+        "".join(f"{n}\t{s}\t{text(r)}\n" for n, s, r in zip(range(len(a)), t, a, strict=True))
+    ),
     "blanks.csv": savetxt(" "),
     "tabs.csv": savetxt("\t"),
     "semicolons.csv": savetxt(";"),
