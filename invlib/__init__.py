@@ -7,7 +7,7 @@
 
 The house, top first; imports run downwards, and everything is loaded when it is first used:
 audit, widgets/lab, __main__ → studies, widgets → inverter, training, plots → search, probes → sampler, checkpoint →
-model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics → errors
+model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics, sources → errors
 """
 
 import importlib

@@ -117,7 +117,7 @@ def _report(audit: Audit, records: Sequence[leaks.Record] | None, chosen: argpar
     after = fingerprint(audit.source.evidence)
     print(f"SHA-256 after:  {after}", "the same" if after == audit.sha256 else "CHANGED while it was read", sep=", ")
     print(f"report: {', '.join(map(str, paths))}")
-    share = summary.share[0]
+    share = summary.share[0] if summary.verdicts else audit.origin.share[0]
     if chosen.fail_above is not None and share > chosen.fail_above:
         print(f"{share:.3f} of the rows is read, more than {chosen.fail_above}", file=sys.stderr)
         raise SystemExit(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from invlib.audit.audit import Audit
-from invlib.audit.verdict import Summary, masked, pattern_shares, verdict
+from invlib.audit.verdict import Summary, masked, masked_address, pattern_shares, verdict
 from invlib.checkpoint import write_atomically
 from invlib.metrics import with_interval
 from invlib.studies.tables import DATA
@@ -93,7 +93,8 @@ def _counts(verdicts: dict[str, int], vectors: int) -> pd.DataFrame:
 
 def _examples(summary: Summary, show: bool) -> list:
     found = summary.examples
-    said = {"id": found["id"], "text": found["text"] if show else found["text"].map(masked)}
+    ids = found["id"] if show else found["id"].map(masked_address)
+    said = {"id": ids, "text": found["text"] if show else found["text"].map(masked)}
     said |= {"confidence": found["confidence"].round(2)}
     for kind, told in (("exact", "text exact"), ("words", "a word right")):
         pairs = zip(found[f"{kind}_low"], found[f"{kind}_high"], strict=True)

@@ -75,6 +75,13 @@ def masked(text: str) -> str:
     return text
 
 
+def masked_address(name: str) -> str:
+    """An id without an e-mail address or a phone number; other numbers are what it is for."""
+    for kind in ("e-mail-like", "phone-like"):
+        name = PATTERNS[kind].sub("█", name)
+    return name
+
+
 def summarise(parts: Iterable[pa.Table]) -> Summary:
     """Go through the parts one by one; only confidences and a few examples are kept."""
     vectors, confidences, best = 0, [], []

@@ -103,8 +103,8 @@ class QdrantCollection(Table):
         where = {"url": self.path} if "://" in self.path else {"path": _existing(self.path)}
         self._client = qdrant_client.QdrantClient(**where)
         names = [found.name for found in self._client.get_collections().collections]
-        self._name = chosen(self.collection, names, f"{self.path}, its collections")
-        self.name = f"{self.path}, Qdrant collection {self._name!r}"
+        self._name = chosen(self.collection, names, f"{self.name}, its collections")
+        self.name = f"{self.name}, Qdrant collection {self._name!r}"
         super().look()
 
     def pages(self, size: int) -> Iterator[list[dict]]:
@@ -129,8 +129,8 @@ class MilvusCollection(Table):
         import pymilvus
 
         self._client = pymilvus.MilvusClient(self.path if "://" in self.path else _existing(self.path))
-        self._name = chosen(self.collection, self._client.list_collections(), f"{self.path}, its collections")
-        self.name = f"{self.path}, Milvus collection {self._name!r}"
+        self._name = chosen(self.collection, self._client.list_collections(), f"{self.name}, its collections")
+        self.name = f"{self.name}, Milvus collection {self._name!r}"
         self._client.load_collection(self._name)
         super().look()
 

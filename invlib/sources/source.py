@@ -4,6 +4,7 @@ A source is only ever read, from front to back; chunks that are not wanted (done
 passed over, unparsed where the store allows it. A row without a usable vector is told why; the rest goes on.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,11 +62,11 @@ class Source:
     ):
         """collection, column: which one, where there are several. dim: what is looked for, where it helps to choose."""
         self.path, self.collection, self.column, self.wanted_dim = path, collection, column, dim
-        self.name = str(path)
+        self.name = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", str(path))  # a password is in no report
 
     def opened(self) -> "Source":
         """The source, looked into; raises `InputError` for one that holds no vectors, or cannot be read."""
-        with told(f"{self.path} cannot be read"):
+        with told(f"{self.name} cannot be read"):
             self.look()
             self.dim = self._first_dim()
         return self

@@ -163,11 +163,11 @@ class Named(Table):
     """A database file with several tables: the wanted one, or the only one that holds vectors."""
 
     def look(self) -> None:
-        names, found = sorted(self.tables()), []
+        names, found, where = sorted(self.tables()), [], self.name
         if self.collection is not None and self.collection not in names:
-            raise InputError(f"{self.path}, its tables: {', '.join(names)}; there is no {self.collection!r}")
+            raise InputError(f"{where}, its tables: {', '.join(names)}; there is no {self.collection!r}")
         for name in names if self.collection is None else [self.collection]:
-            self.table, self.name = name, f"{self.path}, table {name!r}"
+            self.table, self.name = name, f"{where}, table {name!r}"
             try:
                 super().look()
                 found.append(name)
@@ -175,8 +175,8 @@ class Named(Table):
                 continue
         if len(found) != 1:
             told = f"with vectors: {', '.join(found)}; choose one with --collection" if found else "none holds vectors"
-            raise InputError(f"{self.path}, its tables: {', '.join(names) or 'none'}; {told}")
-        self.table, self.name = found[0], f"{self.path}, table {found[0]!r}"
+            raise InputError(f"{where}, its tables: {', '.join(names) or 'none'}; {told}")
+        self.table, self.name = found[0], f"{where}, table {found[0]!r}"
         super().look()
 
     def tables(self) -> list[str]:

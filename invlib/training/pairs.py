@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 from invlib.checkpoint import write_atomically
 from invlib.encoder import Encoder
 from invlib.errors import InputError
-from invlib.sources import read_rows
 from invlib.tokenizer import Tokenizer
 
 CHUNK = 8192  # rows encoded between two marks of progress; a killed build repeats at most this many
@@ -179,6 +178,8 @@ def read_corpus(path: str | Path) -> Corpus:
 
 def _from_table(path: Path) -> Corpus:
     """The texts of a file of named fields; a list of texts in JSON has none."""
+    from invlib.sources import read_rows  # only here: it brings pyarrow along
+
     corpus = Corpus([], [])
     for number, row in enumerate(read_rows(path), start=1):
         field = next((name for name in TEXT_FIELDS if name in row), "vector" if list(row) == ["vector"] else None)
