@@ -20,6 +20,7 @@ from invlib.metrics import exact_match, words
 from invlib.training.pairs import read_corpus
 
 FILE = "confidence.csv"
+STEP = 0.05
 GRID = np.linspace(0, 1, 21)  # confidences at which the curves are kept
 FEWEST = 50  # texts of a domain
 
@@ -28,7 +29,7 @@ def measure(inverter: Inverter, texts: Mapping[str, Sequence[str]], num_steps: i
     """One row per domain and confidence of GRID: domain, confidence, exact, words, n.
 
     texts: by domain. exact: chance that the whole text is right; words: that one of its words is. Both rise with the
-    confidence (isotonic regression). Raises `InputError` where no domain has 50 texts.
+    confidence (isotonic regression), and are told where the domain has such. Raises `InputError` without 50 texts.
     """
     known = {domain: own for domain, own in texts.items() if len(own) >= FEWEST}
     if not known:
@@ -41,7 +42,8 @@ def measure(inverter: Inverter, texts: Mapping[str, Sequence[str]], num_steps: i
         exact = [exact_match(true, text) for true, text in zip(own, found, strict=True)]
         right = [words_right(true, text) for true, text in zip(own, found, strict=True)]
         table = {name: _rising(confidence, values) for name, values in (("exact", exact), ("words", right))}
-        curves.append(pd.DataFrame({"domain": domain, "confidence": GRID, **table, "n": len(own)}))
+        curve = pd.DataFrame({"domain": domain, "confidence": GRID, **table, "n": len(own)})
+        curves.append(curve[(confidence.min() <= GRID + STEP) & (confidence.max() >= GRID - STEP)])
     return pd.concat(curves, ignore_index=True)
 
 
@@ -66,10 +68,6 @@ class Chances:
 
     def __init__(self, table: pd.DataFrame):
         self.table = table
-        self._curves = {
-            kind: table.pivot(index="domain", columns="confidence", values=kind).to_numpy()
-            for kind in ("exact", "words")
-        }
 
     @classmethod
     def near(cls, inverter: Inverter, out: Path) -> "Chances | None":
@@ -80,10 +78,12 @@ class Chances:
 
     def of(self, confidence: np.ndarray) -> dict[str, np.ndarray]:
         """exact_low, exact_high, words_low, words_high for each confidence [n]."""
-        said = {}
-        for kind, curves in self._curves.items():
-            each = np.stack([np.interp(confidence, GRID, curve) for curve in curves])
-            said |= {f"{kind}_low": each.min(axis=0), f"{kind}_high": each.max(axis=0)}
+        confidence = np.clip(confidence, self.table["confidence"].min(), self.table["confidence"].max())
+        said, outside = {}, {"left": np.nan, "right": np.nan}  # a domain says nothing of confidences it never has
+        for kind in ("exact", "words"):
+            curves = [(own["confidence"], own[kind]) for _, own in self.table.groupby("domain")]
+            each = np.stack([np.interp(confidence, at, values, **outside) for at, values in curves])
+            said |= {f"{kind}_low": np.nanmin(each, axis=0), f"{kind}_high": np.nanmax(each, axis=0)}
         return said
 
 

@@ -59,7 +59,7 @@ def is_vector(cell: Any) -> bool:
     return found is not None and len(found) > 1
 
 
-def stacked(cells: Sequence[Any]) -> np.ndarray:
+def stacked(cells: Sequence[Any] | np.ndarray) -> np.ndarray:
     """The vectors of many cells, float [n, d]. Raises `InputError`, with the row, for an absent or unequal one."""
     rows = []
     for row, cell in enumerate(cells):

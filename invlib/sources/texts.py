@@ -26,10 +26,11 @@ class CellFile(Table):
         lines = list(islice(filter(str.strip, text_lines(self.path)), 20))
         self._skip = int(len(lines) > 1 and _counts_what_follows(*lines[:2]))
         self._cut = _delimiter(lines[self._skip]) if lines else ","
-        self._raw = self._cut == "\t" and any("\\N" in line or '"' not in line for line in lines)  # as COPY writes
+        self._raw = False
         first = next(self._rows(), [])
         names = [name.strip() for name in first]
         self._header = int(_is_header(names))
+        self._raw = self._cut == "\t" and (not self._header or any("\\N" in line for line in lines))  # as COPY writes
         if not self._header:
             names = [str(number) for number in range(len(first))]
             if len(first) > GROUP and not is_number(first[0]) and all(map(is_number, first[1:])):

@@ -49,8 +49,11 @@ def read_records(path: str | Path) -> list[Record]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}; the project's own records are data/records/records.jsonl")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1)]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text; save it again as UTF-8") from None
+    return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def find_secrets(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:

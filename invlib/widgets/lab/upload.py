@@ -62,7 +62,9 @@ def _read_json(content: str, told: str) -> np.ndarray:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         try:
-            return read_cell(content)  # numpy's print has brackets and no commas
+            if content[-1] == "]" and "," not in content or content[0] == "{":
+                return read_cell(content)  # the print of numpy, or of PostgreSQL
+            raise Problem
         except Problem:
             raise InputError(f"{told} is not valid JSON ({error}); give a list of numbers") from None
     rows = [[read_cell(cell) for cell in row.values() if is_vector(cell)] or [None] for row in rows_of(value)]
