@@ -31,7 +31,7 @@ __all__ = [*_MODULE_OF, *_MODULES]
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         return getattr(importlib.import_module(f"invlib.{_MODULE_OF[name]}"), name)
-    if name in _MODULES or name in _NAMES or name in ("audit", "checkpoint", "studies", "training"):
+    if name in _MODULES or name in _NAMES or name in ("audit", "checkpoint", "sources", "studies", "training"):
         return importlib.import_module(f"invlib.{name}")
     raise AttributeError(f"module 'invlib' has no attribute {name!r}")
 
