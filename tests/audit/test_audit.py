@@ -309,8 +309,8 @@ def test_what_a_store_keeps_in_few_bits_is_read_as_what_it_is(inverter, own, tmp
 
 def test_a_text_is_written_without_doubled_words(inverter, own):
     def doubled(texts):
-        words = [[word for word in text.split() if word.isalpha()] for text in texts]
-        return np.mean([any(a == b for a, b in zip(own, own[1:], strict=False)) for own in words])
+        pairs = [zip(text.split(), text.split()[1:], strict=False) for text in texts]
+        return np.mean([any(a == b and a.isalpha() for a, b in own) for own in pairs])
 
     plain = inverter.invert(own[1], num_steps=4, keep_trajectories=False).texts
     assert doubled(audit.decoded(inverter, own[1])) == 0 < doubled(plain)
