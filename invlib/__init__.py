@@ -7,7 +7,7 @@
 
 The house, top first; imports run downwards, and everything is loaded when it is first used:
 audit, widgets/lab, __main__ → studies, widgets → inverter, training, plots → search, probes → sampler, checkpoint →
-model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics → door → errors
+model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics, sources → door → errors
 """
 
 import importlib
@@ -31,7 +31,7 @@ __all__ = [*_MODULE_OF, *_MODULES]
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         return getattr(importlib.import_module(f"invlib.{_MODULE_OF[name]}"), name)
-    if name in _MODULES or name in _NAMES or name in ("audit", "checkpoint", "studies", "training"):
+    if name in _MODULES or name in _NAMES or name in ("audit", "checkpoint", "sources", "studies", "training"):
         return importlib.import_module(f"invlib.{name}")
     raise AttributeError(f"module 'invlib' has no attribute {name!r}")
 

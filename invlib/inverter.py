@@ -19,6 +19,7 @@ from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
 from invlib.search import STRATEGIES, Encode, Quick, Strategy, Target, Tokens, closest, search_all
+from invlib.sources.cells import stacked
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
 
@@ -169,7 +170,7 @@ class Inverter:
         decoding, drafting = _ways(options)
         STRATEGIES.check("search", search)
         FLAG.check("verify", verify)
-        vectors = check_vectors(vectors, self.config.embedding_cond_dim)
+        vectors = self._checked(vectors)
         noise = _noise_levels(noise_level, len(vectors))
         drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, decoding, drafting)
         result = _likeliest(drafts, drafting, decoding)
@@ -267,9 +268,14 @@ class Inverter:
             return np.full(len(embedding), self.config.max_seq_len)
         return self.model.predicted_lengths(embedding, level).cpu().numpy()
 
+    def _checked(self, vectors: Any) -> np.ndarray:
+        """Unit vectors [n, embed_dim]; cells, as a data frame's column or an array of rows holds them, are stacked."""
+        cells = getattr(getattr(vectors, "dtype", None), "kind", "") == "O"
+        return check_vectors(stacked(vectors) if cells else vectors, self.config.embedding_cond_dim)
+
     def _heard(self, vectors: Any, noise_level: Any) -> tuple[Tensor, Tensor | None]:
         """Vectors and their noise levels as the model takes them."""
-        vectors, device = check_vectors(vectors, self.config.embedding_cond_dim), self.model.device
+        vectors, device = self._checked(vectors), self.model.device
         noise = _noise_levels(noise_level, len(vectors))
         return torch.from_numpy(vectors).to(device), None if noise is None else torch.from_numpy(noise).to(device)
 
@@ -304,7 +310,7 @@ class Inverter:
 
     def target(self, vector: np.ndarray, *, pinned: Mapping[int, int | str] | None = None, **options: Any) -> Target:
         """What `search.improve` works on: one vector [embed_dim] and this denoiser; options: those of `Target.of`."""
-        (vector,) = check_vectors(vector, self.config.embedding_cond_dim)
+        (vector,) = self._checked(vector)
         _noise_levels(options.get("noise_level", 0.0), 1)
         PINS.check("pinned", pinned)
         pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}

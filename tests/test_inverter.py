@@ -2,6 +2,7 @@
 
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -237,3 +238,14 @@ def test_with_a_pool_the_nearest_of_it_is_taken(inverter):
     pool = ["A car.", "Water helps plants to grow."]
     table = reconstruct(inverter, SENTENCES[1:3], num_steps=1, pool=pool)
     assert table["nearest sentence"].tolist() == [pool[1], pool[0]]
+
+
+def test_a_column_of_a_data_frame_is_inverted_as_it_is(inverter, sentences):
+    vectors = inverter.encoder.encode(sentences[:3])
+    expected = inverter.invert(vectors, num_steps=1).texts
+    column = pd.DataFrame({"embedding": vectors.tolist()})["embedding"]
+    for cells in (column, pd.Series(list(vectors)), column.map(str)):
+        assert inverter.invert(cells, num_steps=1).texts == expected
+    column[1] = None
+    with pytest.raises(InputError, match="vector 1 is absent; remove the row"):
+        inverter.invert(column)

@@ -8,13 +8,16 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from invlib.audit.audit import CHUNK, Audit, open_source
-from invlib.audit.files import FILES
-from invlib.audit.verdict import pattern_shares, summarise, verdict
+from invlib.audit import report
+from invlib.audit.audit import CHUNK, Audit
+from invlib.audit.confidence import FILE, measure_file
+from invlib.audit.decoding import STEPS
+from invlib.audit.verdict import masked, pattern_shares, summarise, verdict
 from invlib.door.options import Parser
 from invlib.encoder import Encoder
 from invlib.errors import InputError, command
 from invlib.inverter import Inverter
+from invlib.sources import FILES, fingerprint, open_source
 from invlib.studies import leaks
 
 
@@ -23,13 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     chosen = _parser().parse_args(arguments)
     state = Accelerator()
+    if chosen.calibrate is not None:
+        measured = measure_file(_inverter(chosen, state), chosen.calibrate, chosen.out, chosen.steps)
+        print(
+            f"{measured['domain'].nunique()} domains measured; {chosen.out / FILE} is used by audits into that folder"
+        )
+        return
     audit, records = _open(chosen, state), chosen.records and leaks.read_records(chosen.records)
-    if records is not None and audit.source.count not in (None, len(records)):
-        found = f"{len(records)} records, {audit.source.name} {audit.source.count} vectors"
+    if records is not None and audit.survey.rows != len(records):
+        found = f"{len(records)} records, {audit.source.name} {audit.survey.rows} vectors"
         raise InputError(f"{chosen.records} holds {found}")
     origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
     if state.is_main_process:
-        print(origin, flush=True)
+        print(*_opened(audit), origin, sep="\n", flush=True)
     state.wait_for_everyone()
     try:
         done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
@@ -38,43 +47,81 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{done}, process {state.process_index + 1} of {state.num_processes}; parts are in {chosen.out}", flush=True)
     state.wait_for_everyone()
     if state.is_main_process:
-        _report(audit, records)
+        _report(audit, records, chosen)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m invlib.audit", description="What could be read out of vectors?")
-    parser.add_argument("source", help=f"{', '.join(FILES)}; or the folder of a Chroma or LanceDB store")
+    places = (
+        f"a file ({' '.join(FILES)}, text also packed), a folder of such files, of Chroma or of LanceDB, or a server:"
+    )
+    parser.add_argument("source", nargs="?", help=f"{places} qdrant:URL, milvus:URL, postgresql://…")
     parser.add_argument("--collection", help="collection or table, where the store has several")
+    parser.add_argument(
+        "--column", help="column or array of the vectors, where the choice made by itself is not the right one"
+    )
     parser.add_argument("--out", type=Path, default=Path("data/runs/audit"), help="folder of the results")
     parser.add_argument("--checkpoint", default="minilm")
-    parser.add_argument("--steps", type=int, default=4, help="denoising steps (default: 4)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"denoising steps (default: {STEPS})")
     parser.add_argument("--chunk", type=int, default=CHUNK, help=f"vectors held at a time (default: {CHUNK})")
     parser.add_argument("--no-confidence", action="store_true", help="do not encode the recovered texts again; faster")
     parser.add_argument("--records", type=Path, help="the true records, row by row, to score what leaked")
+    parser.add_argument("--show", action="store_true", help="show names, numbers, dates and addresses unmasked")
+    parser.add_argument(
+        "--fail-above", type=float, metavar="SHARE", help="exit status 1 where more of the rows is read"
+    )
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="TEXTS", help="measure on texts what a confidence is worth, into --out"
+    )
     return parser
 
 
-def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
+def _inverter(chosen: argparse.Namespace, state: Accelerator) -> Inverter:
     fast = {"device": state.device, "dtype": torch.bfloat16}
     inverter = Inverter.load(chosen.checkpoint, **fast)
     # In bf16 too: a confidence is read to two digits.
     inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
+    return inverter
+
+
+def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:
+    if chosen.source is None:
+        raise InputError("name a store of vectors: a file, a folder or a server; --help lists them")
+    inverter = _inverter(chosen, state)
     options = {"chunk": chosen.chunk, "num_steps": chosen.steps, "verify": not chosen.no_confidence}
     options |= {"process": state.process_index, "processes": state.num_processes}
-    return Audit(open_source(chosen.source, chosen.collection), inverter, chosen.out, **options)
+    dim = inverter.config.embedding_cond_dim
+    source = open_source(chosen.source, chosen.collection, column=chosen.column, dim=dim)
+    return Audit(source, inverter, chosen.out, **options)
 
 
-def _report(audit: Audit, records: Sequence[leaks.Record] | None) -> None:
-    summary = summarise(audit.parts())
-    tables = [summary.examples.round(2), pattern_shares(summary).round(3)]
+def _opened(audit: Audit) -> list[str]:
+    said = [f"{audit.source.name}: {audit.survey.rows} rows, {audit.survey.usable} with a usable vector"]
+    said += [f"{count} rows: {problem}" for problem, count in audit.survey.problems.most_common(5)]
+    said += [audit.source.note] if audit.source.note else []
+    return [*said, f"read as {audit.precision.told}", f"SHA-256 before: {audit.sha256}"]
+
+
+def _report(audit: Audit, records: Sequence[leaks.Record] | None, chosen: argparse.Namespace) -> None:
+    summary, leaked = summarise(audit.parts()), None
     if records is not None:
-        texts = audit.table()["text"].fillna("").tolist()
-        tables.append(leaks.leaked(records, texts).round(3))
-    for table in tables:
-        print(table.to_string(index=False))
+        leaked = leaks.leaked(records, audit.table()["text"].fillna("").tolist())
+    examples = summary.examples.round(2)
+    examples["text"] = examples["text"] if chosen.show else examples["text"].map(masked)
+    for table in (examples.dropna(axis=1), pattern_shares(summary).round(3), leaked):
+        if table is not None:
+            print(table.to_string(index=False))
     if summary.broken:
         print(f"{summary.broken} of {summary.vectors} rows could not be inverted")
     print(verdict(summary, audit.origin))
+    paths = report.write(audit, summary, leaked=leaked, show=chosen.show)
+    after = fingerprint(audit.source.evidence)
+    print(f"SHA-256 after:  {after}", "the same" if after == audit.sha256 else "CHANGED while it was read", sep=", ")
+    print(f"report: {', '.join(map(str, paths))}")
+    share = summary.share[0] if summary.verdicts else audit.origin.share[0]
+    if chosen.fail_above is not None and share > chosen.fail_above:
+        print(f"{share:.3f} of the rows is read, more than {chosen.fail_above}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ belongs to process k mod processes, so several can share the work.
 """
 
 import functools
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,19 +19,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from invlib.audit.databases import CHROMA_FILE, ChromaCollection, LanceTable
-from invlib.audit.files import FILES
-from invlib.audit.origin import SAMPLE, Origin, check_dimension, check_origin
-from invlib.audit.source import Chunk, Source
-from invlib.checkpoint import fingerprint, write_atomically
+from invlib.audit.confidence import Chances
+from invlib.audit.decoding import STEPS, decoded, ways_back
+from invlib.audit.origin import Origin, check_origin, judged
+from invlib.audit.precision import Precision, readings
+from invlib.audit.survey import Survey
+from invlib.checkpoint import fingerprint as weights_of
+from invlib.checkpoint import locate, write_atomically
 from invlib.errors import InputError
 from invlib.inverter import Inverter
+from invlib.sources import Chunk, Source, fingerprint
+from invlib.studies.attackers import load_attacker
 from invlib.training.run import make_folder
 
 CHUNK = 1024
 TOLD = 20  # broken rows that are named one by one; all are counted
+CHANCES = ("exact_low", "exact_high", "words_low", "words_high")
 SCHEMA = pa.schema(
-    {"row": pa.int64(), "id": pa.string(), "text": pa.string(), "confidence": pa.float32(), "problem": pa.string()}
+    [("row", pa.int64()), ("id", pa.string()), ("text", pa.string()), ("confidence", pa.float32())]
+    + [("verdict", pa.string()), *((name, pa.float32()) for name in CHANCES)]
+    + [("problem", pa.string()), ("metadata", pa.string())]
 )
 
 
@@ -48,41 +53,12 @@ class Throughput:
         return f"{self.vectors} vectors in {self.seconds:.1f} s, {self.vectors / max(self.seconds, 1e-9):.1f} a second"
 
 
-def open_source(path: str | Path, collection: str | None = None) -> Source:
-    """The vectors in a file (.npy, .npz, .parquet, .jsonl, .csv), or in the folder of a Chroma or LanceDB store.
-
-    collection: which collection or table, where the store has several.
-    Raises `InputError` for what is missing, empty, unreadable or of another kind.
-    """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"there is nothing at {path}; expected a file of vectors or the folder of a database")
-    if (path / CHROMA_FILE).is_file():
-        kind = ChromaCollection
-    elif any(path.glob("*.lance")):
-        kind = LanceTable
-    elif path.is_dir():
-        raise InputError(f"{path} is neither a Chroma store ({CHROMA_FILE}) nor a LanceDB folder (*.lance)")
-    elif path.suffix not in FILES:
-        raise InputError(f"{path.name} is of an unknown kind; expected {', '.join(FILES)} or a database's folder")
-    elif path.stat().st_size == 0:
-        raise InputError(f"{path} is empty; expected one vector a row")
-    else:
-        kind = FILES[path.suffix]
-    source = kind(path, collection)
-    if path.is_file():
-        source.state = f"{path.stat().st_size} bytes, written {datetime.fromtimestamp(path.stat().st_mtime, UTC)}"
-    if source.count == 0:
-        raise InputError(f"{source.name} holds no vector")
-    return source
-
-
 class Audit:
     """The audit of one source into one folder. `run`, then `parts` or `table`."""
 
     def __init__(
         self, source: Source, inverter: Inverter, out: str | Path, *,
-        chunk: int = CHUNK, num_steps: int = 4, verify: bool = True, process: int = 0, processes: int = 1,
+        chunk: int = CHUNK, num_steps: int = STEPS, verify: bool = True, process: int = 0, processes: int = 1,
     ):  # fmt: skip
         """verify: encode every recovered text again; its cosine to the vector is the confidence (NaN without).
 
@@ -93,19 +69,43 @@ class Audit:
         self.source, self.inverter, self.out = source, inverter, Path(out)
         self.chunk, self.num_steps, self.verify = chunk, num_steps, verify
         self.process, self.processes = process, processes
+        self.sha256 = fingerprint(source.evidence)
         self._check_claim()
 
     @cached_property
+    def survey(self) -> Survey:
+        """One look through the whole source. Raises `InputError` where nothing in it can be used."""
+        found, expected = Survey.of(self.source, self.chunk), self.inverter.config.embedding_cond_dim
+        if self.source.dim != expected and expected in found.lengths:
+            self.source.dim = expected
+            found = Survey.of(self.source, self.chunk)
+        return found
+
+    @cached_property
+    def _judged(self) -> tuple[Precision, Inverter, Origin]:
+        """The reading whose texts lead back the furthest, who reads, and where the vectors seem to come from."""
+        found = []
+        for precision in readings(self.survey, self.inverter):
+            vectors, inverter = precision.read(self.survey.sample), self._attacker(precision)
+            vectors = vectors[vectors.any(axis=1)]
+            origin = check_origin(inverter, vectors, num_steps=self.num_steps, is_exact=precision.is_exact)
+            found.append((precision, inverter, origin))
+        return max(found, key=lambda own: float(np.median(own[2].rows.loop)))
+
+    @property
+    def precision(self) -> Precision:
+        """How the stored numbers are read."""
+        return self._judged[0]
+
+    @property
     def origin(self) -> Origin:
-        """Where the vectors seem to come from, judged by the first chunk, or as many as it takes to fill the sample."""
-        good = []
-        for chunk in self.source.chunks(self.chunk):
-            good.extend(self._good(chunk))
-            if len(good) >= SAMPLE:
-                break
-        if len(good) < 2:
-            raise InputError(f"{self.source.name} holds {len(good)} usable vectors; an audit needs at least 2")
-        return check_origin(self.inverter, np.stack(good), num_steps=self.num_steps)
+        """Where the vectors seem to come from, by a sample across the whole source."""
+        return self._judged[2]
+
+    @cached_property
+    def chances(self) -> Chances | None:
+        """What a confidence is worth; None where nobody measured it for this checkpoint."""
+        return Chances.near(self.inverter, self.out)
 
     def run(self, tell: Callable[[str], None] = print, *, progress: bool = True) -> Throughput:
         """Do what is left of this process's share. Broken rows are told one by one, and counted at the end."""
@@ -114,15 +114,21 @@ class Audit:
             contents = json.dumps(self._about, indent=1) + "\n"
             write_atomically(self.out / "audit.json", lambda path: path.write_text(contents, encoding="utf-8"))
         started, done, broken = time.perf_counter(), 0, 0
-        left = self.source.count and sum(map(self._wanted, range(-(-self.source.count // self.chunk))))
-        bar = {"desc": "audit", "unit": " vectors", "unit_scale": self.chunk, "total": left, "disable": not progress}
-        for chunk in tqdm(self.source.chunks(self.chunk, self._wanted), **bar):
-            part = self._recovered(chunk)
-            write_atomically(self._path(chunk.number), functools.partial(pq.write_table, part))
-            problems = part.filter(pc.is_valid(part["problem"])).to_pylist()
-            for found in problems[: max(0, TOLD - broken)]:
-                tell(f"row {found['row']}: {found['problem']}; left out")
-            broken, done = broken + len(problems), done + len(part)
+        bar = {
+            "desc": "audit",
+            "unit": " vectors",
+            "total": self.survey.rows // self.processes,
+            "disable": not progress,
+        }
+        with tqdm(**bar) as shown:
+            for chunk in self.source.chunks(self.chunk, self._wanted):
+                part = self._recovered(chunk)
+                write_atomically(self._path(chunk.number), functools.partial(pq.write_table, part))
+                problems = part.filter(pc.is_valid(part["problem"])).to_pylist()
+                for found in problems[: max(0, TOLD - broken)]:
+                    tell(f"row {found['row']}: {found['problem']}; left out")
+                broken, done = broken + len(problems), done + len(part)
+                shown.update(len(part))
         if broken:
             tell(f"{broken} of {done} rows could not be inverted; the rest was")
         return Throughput(done, time.perf_counter() - started)
@@ -132,28 +138,35 @@ class Audit:
         return map(pq.read_table, sorted(self.out.glob("part-*.parquet")))
 
     def table(self) -> pd.DataFrame:
-        """All of it: row, id, text, confidence, problem."""
+        """All of it, one row a row of the source: the columns of SCHEMA."""
         return pa.concat_tables(self.parts()).to_pandas()
 
-    def _good(self, chunk: Chunk) -> np.ndarray:
-        """The vectors of a chunk that can be inverted, [n, embed_dim]."""
-        good = chunk.vectors[chunk.finite()]
-        if len(good):  # absent ones have no dimension either
-            check_dimension(good.shape[1], self.inverter.config.embedding_cond_dim)
-        return good
-
     def _recovered(self, chunk: Chunk) -> pa.Table:
-        good, vectors = chunk.finite(), self._good(chunk)
-        texts, confidence = np.full(len(good), None, object), np.full(len(good), np.nan, np.float32)
-        if good.any():
-            options = {"num_steps": self.num_steps, "keep_trajectories": False, "verify": self.verify}
-            result = self.inverter.invert(vectors, **options)
-            texts[good] = result.texts
+        precision, inverter, origin = self._judged
+        columns = {name: np.full(len(chunk.ids), np.nan, np.float32) for name in ("confidence", *CHANCES)}
+        columns |= {name: np.full(len(chunk.ids), None, object) for name in ("text", "verdict")}
+        good = np.flatnonzero(chunk.finite())
+        if len(good):
+            vectors = precision.read(chunk.vectors[good])
+            unit = (vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
+            columns["text"][good] = texts = decoded(inverter, unit, self.num_steps)
             if self.verify:
-                confidence[good] = result.cosines
-        kinds = np.where(np.isfinite(chunk.vectors).all(axis=1), "all zeros", "NaN or infinite entries").astype(object)
-        rows = np.arange(chunk.start, chunk.start + len(good))
-        return pa.table([rows, chunk.ids, texts, confidence, np.where(good, None, kinds)], schema=SCHEMA)
+                others = replace(origin.others, includes=origin.n == self.survey.usable)
+                rows = judged(inverter, unit, ways_back(inverter, unit, texts), others, precision.is_exact)
+                columns["confidence"][good], columns["verdict"][good] = rows.loop, rows.verdicts
+                for name, values in (self.chances.of(rows.loop) if self.chances else {}).items():
+                    columns[name][good] = values
+        columns |= {"row": np.arange(chunk.start, chunk.start + len(chunk.ids)), "id": chunk.ids}
+        columns |= {"problem": chunk.problems, "metadata": [json.dumps(own, default=str) for own in chunk.metadata] or
+                    [None] * len(chunk.ids)}  # fmt: skip
+        return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    def _attacker(self, precision: Precision) -> Inverter:
+        """The inverter that adapted to a precision, where the checkpoint has one."""
+        if precision.attacker is None or self.inverter.name is None:
+            return self.inverter
+        path = locate(self.inverter.name) / "attackers" / f"{precision.attacker}.safetensors"
+        return load_attacker(self.inverter, path) if path.is_file() else self.inverter
 
     def _wanted(self, number: int) -> bool:
         return number % self.processes == self.process and not self._path(number).is_file()
@@ -163,11 +176,10 @@ class Audit:
 
     @cached_property
     def _about(self) -> dict:
-        """What this is the audit of. Other vectors under the same name show in `state`, `count` or the first chunk."""
-        first = next((chunk.vectors.tobytes() for chunk in self.source.chunks(self.chunk, lambda n: n == 0)), b"")
-        about = {"source": self.source.name, "count": self.source.count, "state": self.source.state}
-        about |= {"first": hashlib.sha256(first).hexdigest(), "weights": fingerprint(self.inverter.model)}
-        return about | {"chunk": self.chunk, "num_steps": self.num_steps, "verify": self.verify}
+        """What this is the audit of; other vectors under the same name have another hash."""
+        about = {"source": self.source.name, "sha256": self.sha256, "weights": weights_of(self.inverter.model)}
+        about |= {"column": self.source.note, "chunk": self.chunk, "num_steps": self.num_steps, "verify": self.verify}
+        return about
 
     def _check_claim(self) -> None:
         """Refuse a folder that holds the audit of something else."""

@@ -1,23 +1,62 @@
-"""Origin: can these vectors come from the encoder at all? Asked before anything is read out of them.
+"""Origin: can these vectors come from the encoder, and which of them can be read? Asked of every row.
 
-Three looks at a sample, each at what training saw of the encoder: the length of the vectors, their distribution
-(coordinates that the encoder never uses, and the mean), and whether a recovered text leads back to its vector.
+A row is read where its text, encoded again, leads back to it, and further than to the other rows. What the encoder
+leaves at zero tells the others apart: numbers there are another encoder's, or came afterwards, as noise does. The
+limits are calibrated on stores of many domains, of other encoders, and changed ones; notebook 08 shows the errors.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
+from invlib.audit.decoding import STEPS, decoded, ways_back
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.metrics import cosine, reencoded
+from invlib.metrics import share_interval
 
-SAMPLE = 64
-# Vectors of other encoders, and rotated or noisy ones, lie on the far side of these; notebook 08 prints how far.
-UNUSED_LIMIT = 2e-3  # largest entry, of a unit vector, in a coordinate that the encoder leaves at 0
-LIKENESS_LIMIT = 0.2  # correlation of the mean vector to the training's
-LOOP_LIMIT = 0.3  # median cosine of re-encoded texts to their vectors
+LOOP = 0.25  # cosine of a row's text, encoded again, to its vector
+MARGIN = 0.08  # how much further that leads than to the other rows, on average
+UNUSED = 2e-3  # largest entry, of a unit vector, in a coordinate that the encoder leaves at 0
+PLAUSIBLE = 1 / 3  # share of rows that are read, from which on a store can come from the encoder
+SOME = 0.05  # share of rows from which on they are mentioned
+READ, CHANGED, FOREIGN, UNREAD = "read", "read, changed since", "another encoder's, or changed", "not read"
 KNOWN = {384: "minilm (all-MiniLM-L6-v2), bundled", 1024: "Qwen/Qwen3-Embedding-0.6B, see configs/v2_qwen3.yaml"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What speaks for and against each of n rows."""
+
+    loop: np.ndarray  # cosine of the text, encoded again, to the vector
+    control: np.ndarray  # the same to other rows, on average
+    changed: np.ndarray  # do coordinates that the encoder never uses hold numbers?
+
+    @property
+    def read(self) -> np.ndarray:
+        """Which rows are read, bool [n]."""
+        return (self.loop >= LOOP) & (self.loop - self.control >= MARGIN)
+
+    @property
+    def verdicts(self) -> np.ndarray:
+        """The verdict of each row."""
+        ways = [self.read & ~self.changed, self.read, self.changed]
+        return np.select(ways, [READ, CHANGED, FOREIGN], UNREAD).astype(object)
+
+
+@dataclass(frozen=True)
+class Others:
+    """The sample that rows are held against: its unit vectors' sum [d] and their number."""
+
+    total: np.ndarray
+    n: int
+    includes: bool  # are the rows that are judged among them?
+
+    def control(self, back: np.ndarray, loop: np.ndarray) -> np.ndarray:
+        """Mean cosine of texts' vectors [n, d] to the others; 0 where there is no other."""
+        own = int(self.includes)
+        return (back @ self.total - own * loop) / max(1, self.n - own)
 
 
 @dataclass(frozen=True)
@@ -25,82 +64,106 @@ class Origin:
     """What a sample says about where the vectors come from."""
 
     encoder: str
-    n: int
     unit_share: float  # share of vectors of length 1 ± 1 %
-    unused: float  # largest entry, at length 1, in the coordinates that the encoder never uses; NaN where there is none
-    likeness: float  # correlation of the sample's mean vector to the training's; NaN for a model without statistics
-    loop: float  # median cosine of the re-encoded recovered texts to their vectors
-    control: float  # the same, to the vector of another row: what strangers have
+    rows: Rows
+    others: Others
 
     @property
-    def doubts(self) -> list[str]:
-        """What speaks against the encoder. A small change alone does not, as by noise: such vectors can be read."""
-        doubts = []
-        if self.likeness < LIKENESS_LIMIT and self.n >= SAMPLE // 2:
-            doubts.append("their mean is not like its mean")
-        if self.loop < LOOP_LIMIT:
-            doubts.append("the texts recovered from them lead elsewhere when they are encoded again")
-        if doubts and self.changed:
-            doubts.insert(0, "coordinates that it never uses hold numbers, as after a rotation, a projection or noise")
-        return doubts
+    def n(self) -> int:
+        return len(self.rows.loop)
+
+    @cached_property
+    def share(self) -> tuple[float, float, float]:
+        """Share of rows that are read, with its 95 % interval."""
+        return share_interval(self.rows.read)
+
+    @cached_property
+    def foreign(self) -> tuple[float, float, float]:
+        """Share of rows that are another encoder's or changed beyond reading, with its 95 % interval."""
+        return share_interval(self.rows.verdicts == FOREIGN)
 
     @property
     def plausible(self) -> bool:
-        return not self.doubts
+        return self.share[0] >= PLAUSIBLE
 
     @property
     def changed(self) -> bool:
-        """Do coordinates that the encoder leaves at zero hold numbers?"""
-        return self.unused > UNUSED_LIMIT  # NaN is no change
+        """Do coordinates that the encoder leaves at zero hold numbers, in most rows?"""
+        return bool(self.rows.changed.mean() > 0.5)
+
+    @property
+    def mixed(self) -> bool:
+        """Are there rows that are read beside rows of another kind?"""
+        return bool(self.rows.read.any() and self.foreign[0] >= SOME and not self.rows.changed.all())
 
     def __str__(self) -> str:
-        said = f"These vectors can come from {self.encoder}"
-        if not self.plausible:
-            said = f"These vectors do not look like those of {self.encoder}: {'; '.join(self.doubts)}"
-        elif self.changed:
-            said += ", changed afterwards, as by noise: coordinates that it never uses hold numbers"
-            said += ", and the recovered texts lead back all the same"
+        verdicts = pd.Series(self.rows.verdicts).value_counts()
+        counts = ", ".join(f"{count} {kind}" for kind, count in verdicts.items())
+        loop, control = np.median(self.rows.loop), np.median(self.rows.control)
         return (
-            f"{said}. {self.n} vectors looked at: {self.unit_share:.0%} of length 1; mean vector correlates "
-            f"{self.likeness:.2f} with the encoder's; recovered texts lead back with a median cosine of "
-            f"{self.loop:.2f} (to another vector: {self.control:.2f})."
+            f"{self._said()}. {self.n} rows, sampled across the whole source: {counts}; {self.unit_share:.0%} of "
+            f"length 1; recovered texts lead back with a median cosine of {loop:.2f} (to other rows: {control:.2f})."
         )
+
+    def _said(self) -> str:
+        read, other = (f"{own[0]:.0%} ({own[1]:.0%}–{own[2]:.0%})" for own in (self.share, self.foreign))
+        rest = ""
+        if self.mixed:
+            rest = f"; {other} hold numbers where it never has any: another encoder's, or changed beyond reading"
+        if not self.plausible:
+            there = " and say something" if self.share[1] >= SOME or self.mixed else ""
+            since = "; coordinates that it never uses hold numbers, as after a rotation, a projection or noise"
+            rest = rest or since * self.changed
+            return (
+                f"These vectors do not look like those of {self.encoder}: {read} of the rows can be read{there}{rest}"
+            )
+        since = ", changed afterwards, as by noise: coordinates that it never uses hold numbers" * self.changed
+        if self.mixed:
+            return f"A mixed store: {read} of the rows can come from {self.encoder}{since}{rest}"
+        whole = "" if self.share[0] >= 1 - SOME else "; the others are unlike what this checkpoint reads"
+        return f"These vectors can come from {self.encoder}{since}: {read} of the rows can be read{whole}"
 
 
 def check_dimension(dim: int, expected: int) -> None:
-    """Raise `InputError` for vectors of a dimension that this checkpoint does not invert; names what exists."""
-    if dim != expected:
-        hint, known = "no encoder here makes such vectors", "; ".join(f"{size}: {name}" for size, name in KNOWN.items())
-        if dim in KNOWN:
-            hint = f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
-        found = f"the vectors have {dim} dimensions, this checkpoint inverts {expected}"
-        raise InputError(f"{found}; {hint}. Known: {known}")
+    """Raise `InputError` for vectors of a dimension that this checkpoint does not invert; says what they may be."""
+    if dim == expected:
+        return
+    known = "; ".join(f"{size}: {name}" for size, name in KNOWN.items())
+    hints = {
+        expected + 1: "one is probably an id or an index: name the column of vectors with --column",
+        expected // 8: "probably bits, eight in a byte; they are unpacked where they are whole numbers",
+        1536: "OpenAI's text-embedding-3-small or ada-002 have as many; or shorter ones were padded with zeros",
+        3072: "OpenAI's text-embedding-3-large has as many",
+        **dict.fromkeys([768], "BERT-base, E5-base, BGE-base and many others have as many"),
+    }
+    hint = hints.get(dim, "no encoder here makes such vectors")
+    if dim in KNOWN:
+        hint = f"open a checkpoint for {KNOWN[dim]} with --checkpoint"
+    elif dim not in hints and dim < expected and dim % 64 == 0:
+        hint = f"probably cut to the first {dim} of {expected} or more (Matryoshka, truncate_dim)"
+    found = f"the vectors have {dim} dimensions, this checkpoint inverts {expected}"
+    raise InputError(f"{found}; {hint}. Known: {known}")
 
 
-def check_origin(inverter: Inverter, vectors: np.ndarray, *, num_steps: int = 4) -> Origin:
-    """Look at 64 at most of the finite, non-zero vectors [n, d]. Raises `InputError` for another dimension."""
+def check_origin(inverter: Inverter, vectors: np.ndarray, *, num_steps: int = STEPS, is_exact: bool = True) -> Origin:
+    """Look at vectors [n, d], finite and not zero: a sample across the whole store.
+
+    is_exact: False where zeros were not kept, as by one bit a coordinate. Raises `InputError` for another dimension.
+    """
     check_dimension(vectors.shape[1], inverter.config.embedding_cond_dim)
-    vectors = vectors[np.linspace(0, len(vectors) - 1, min(SAMPLE, len(vectors))).astype(int)]
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows, unit_share = vectors / lengths, float((np.abs(lengths - 1) < 0.01).mean())
-    seen = *_against_training(inverter, rows), *_round_trip(inverter, rows, num_steps)
-    return Origin(inverter.config.encoder_model, len(rows), unit_share, *seen)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit, unit_share = (vectors / lengths).astype(np.float32), float((np.abs(lengths - 1) < 0.01).mean())
+    others = Others(unit.sum(axis=0), len(unit), includes=True)
+    rows = judged(inverter, unit, ways_back(inverter, unit, decoded(inverter, unit, num_steps)), others, is_exact)
+    return Origin(inverter.config.encoder_model, unit_share, rows, others)
 
 
-def _against_training(inverter: Inverter, rows: np.ndarray) -> tuple[float, float]:
-    model = inverter.model
-    if not model.config.standardize:
-        return float("nan"), float("nan")
-    mean, std = (value.float().cpu().numpy() for value in (model.embedding_mean, model.embedding_std))
-    never = std < 0.2 * np.median(std)
-    unused = float(np.abs(rows[:, never]).max()) if never.any() else float("nan")
-    return unused, float(np.corrcoef(rows.mean(axis=0)[~never], mean[~never])[0, 1])
-
-
-def _round_trip(inverter: Inverter, rows: np.ndarray, num_steps: int) -> tuple[float, float]:
-    texts = inverter.invert(rows, num_steps=num_steps, keep_trajectories=False).texts
-    again = reencoded(texts, inverter.encoder.encode, rows.shape[1])
-    again, rows = again[again.any(axis=1)], rows[again.any(axis=1)]
-    if len(again) < 2:
-        return 0.0, 0.0
-    return tuple(float(np.median(cosine(again, np.roll(rows, shift, axis=0)))) for shift in (0, 1))
+def judged(inverter: Inverter, unit: np.ndarray, back: np.ndarray, others: Others, is_exact: bool = True) -> Rows:
+    """Rows from unit vectors and their texts' vectors, both [n, d]."""
+    changed = np.zeros(len(unit), bool)
+    if inverter.config.standardize and is_exact:
+        std = inverter.model.embedding_std.float().cpu().numpy()
+        never = std < 0.2 * np.median(std)
+        changed = np.abs(unit[:, never]).max(axis=1, initial=0) > UNUSED
+    loop = (back * unit).sum(axis=1)
+    return Rows(loop, others.control(back, loop), changed)

@@ -3,13 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from invlib.audit.origin import Origin
+from invlib.audit.origin import CHANGED, READ, Origin
 from invlib.errors import InputError
 from invlib.metrics import share_interval
 
@@ -18,11 +18,21 @@ CLOSE, NEAR = 0.8, 0.6  # of confidence; what they mean in words is measured in 
 _MONTHS = "jan(uary)?|feb(ruary)?|march|april|may|june|july|aug(ust)?|sept(ember)?|oct(ober)?|nov(ember)?|dec(ember)?"
 _DAYS = "(mon|tues|wednes|thurs|fri|satur|sun)day"
 PATTERNS = {
-    "e-mail-like": re.compile(r"\w\s*@\s*\w+\s*\.\s*\w{2,}"),
+    "e-mail-like": re.compile(r"\w+(?:\s*[.-]\s*\w+)*\s*@\s*\w+(?:\s*\.\s*\w{2,})+"),
     "phone-like": re.compile(r"(?:\d[\s().+-]*){7,}"),
-    "date-like": re.compile(rf"\b({_MONTHS})\s+\d|\d\s+({_MONTHS})\b|\b{_DAYS}\b|\d\s*[/.-]\s*\d+\s*[/.-]\s*\d", re.I),
-    "number": re.compile(r"\d"),
+    "date-like": re.compile(
+        rf"\b({_MONTHS})\s+\d+|\d+\s+({_MONTHS})\b|\b{_DAYS}\b|\d+\s*[/.-]\s*\d+\s*[/.-]\s*\d+", re.I
+    ),
+    "number": re.compile(r"\d+"),
 }
+_GIVEN = (  # common given names; what is said of a person needs no surname to be personal
+    "adam|alex|alice|amy|andrew|ann|anna|anne|anthony|ben|brian|carol|charles|charlie|chris|daniel|david|diana|edward|"
+    "elena|elizabeth|emily|emma|eric|eva|frank|fred|george|hannah|harry|helen|henry|jack|jacob|james|jane|jennifer|jim|"
+    "joan|joe|john|jonathan|joseph|julia|karen|kate|kevin|laura|lisa|louis|lucy|luke|margaret|maria|marie|mark|martin|"
+    "mary|matthew|michael|mike|nancy|nick|oliver|olivia|oscar|patrick|paul|peter|philip|rachel|rebecca|richard|robert|"
+    "rose|ruth|sam|samuel|sarah|simon|sophie|stephen|steve|susan|thomas|tim|tom|victoria|walter|william"
+)
+_NAMED = re.compile(rf"\b(?:{_GIVEN})\b(?:\s+\w+)?|(?<=\b)(?:mr|mrs|ms|dr|miss|sir|lady)\s*\.?\s+\w+", re.I)
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,15 @@ class Summary:
     confidences: np.ndarray  # of the recovered texts
     found: dict[str, int]  # texts with each pattern
     examples: pd.DataFrame  # the most confident texts
+    verdicts: dict[str, int] = field(default_factory=dict)  # rows of each kind
+    problems: dict[str, int] = field(default_factory=dict)  # why rows could not be used
+
+    @property
+    def share(self) -> tuple[float, float, float]:
+        """Share of the rows with a vector that are read, with its 95 % interval; NaN where none was checked."""
+        checked = sum(self.verdicts.values())
+        read = self.verdicts.get(READ, 0) + self.verdicts.get(CHANGED, 0)
+        return share_interval(np.arange(checked) < read) if checked else (float("nan"),) * 3
 
 
 def patterns(texts: Iterable[str]) -> dict[str, int]:
@@ -45,19 +64,41 @@ def patterns(texts: Iterable[str]) -> dict[str, int]:
     return {kind: found[kind] for kind in PATTERNS}
 
 
+def masked(text: str) -> str:
+    """A text without what looks like a person's: names, addresses, numbers, dates.
+
+    >>> masked("mrs brown moved to flat 27 on 3 march , write to ann @ example . com")
+    '█ moved to flat █ on █ , write to █'
+    """
+    for pattern in (*PATTERNS.values(), _NAMED):
+        text = pattern.sub("█", text)
+    return text
+
+
+def masked_address(name: str) -> str:
+    """An id without an e-mail address or a phone number; other numbers are what it is for."""
+    for kind in ("e-mail-like", "phone-like"):
+        name = PATTERNS[kind].sub("█", name)
+    return name
+
+
 def summarise(parts: Iterable[pa.Table]) -> Summary:
     """Go through the parts one by one; only confidences and a few examples are kept."""
-    vectors, confidences, found, best = 0, [], Counter(), []
+    vectors, confidences, best = 0, [], []
+    found, verdicts, problems = Counter(), Counter(), Counter()
     for part in parts:
         table = part.to_pandas()
         good = table[table["problem"].isna()]
         vectors += len(table)
         confidences.append(good["confidence"].to_numpy())
         found.update(patterns(good["text"]))
+        verdicts.update(good["verdict"].dropna())
+        problems.update(table["problem"].dropna())
         best.append(good.nlargest(EXAMPLES, "confidence"))
     known = np.concatenate(confidences)
-    examples = pd.concat(best, ignore_index=True).nlargest(EXAMPLES, "confidence")[["id", "text", "confidence"]]
-    return Summary(vectors, vectors - len(known), known, dict(found), examples.reset_index(drop=True))
+    examples = pd.concat(best, ignore_index=True).nlargest(EXAMPLES, "confidence")
+    examples = examples.drop(columns=["row", "problem", "metadata"]).reset_index(drop=True)
+    return Summary(vectors, vectors - len(known), known, dict(found), examples, dict(verdicts), dict(problems))
 
 
 def pattern_shares(summary: Summary) -> pd.DataFrame:
@@ -75,8 +116,11 @@ def pattern_shares(summary: Summary) -> pd.DataFrame:
 def verdict(summary: Summary, origin: Origin) -> str:
     """Two or three sentences for somebody who has to decide."""
     if not origin.plausible:
+        some = (
+            " Rows of the verdict 'read' are the exception: look at them one by one." if origin.rows.read.any() else ""
+        )
         return (
-            f"{origin} What was recovered is fluent and says little: judge nothing by it. That this model reads "
+            f"{origin} What was recovered is fluent and says little: judge nothing by it.{some} That this model reads "
             "nothing here is no proof that nobody can: an attacker who knows a defence adapts to it (notebook 07)."
         )
     known = summary.confidences[np.isfinite(summary.confidences)]

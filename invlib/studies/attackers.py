@@ -137,6 +137,11 @@ def load_attackers(naive: Inverter, folder: str | Path | None = None) -> dict[st
     return {name: adapted(naive, _read(folder / f"{name}.safetensors", own)) for name in names}
 
 
+def load_attacker(naive: Inverter, path: Path) -> Inverter:
+    """One of them, from its file."""
+    return adapted(naive, _read(path, fingerprint(naive.model)))
+
+
 def _read(path: Path, own: str) -> dict[str, Tensor]:
     again = "make it: python -m invlib.studies attackers --text FILE"
     with reading(path, "cannot be read as an attacker", again), safe_open(path, "pt") as file:

@@ -50,8 +50,8 @@ def read_records(path: str | Path) -> list[Record]:
     """
     path = Path(path)
     with reading(path, "holds no records", "the project's own are data/records/records.jsonl"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1)]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [_record(line, f"{path.name} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def find_secrets(records: Sequence[Record], texts: Sequence[str]) -> pd.DataFrame:

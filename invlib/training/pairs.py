@@ -26,6 +26,8 @@ from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
 
 CHUNK = 8192  # rows encoded between two marks of progress; a killed build repeats at most this many
+TABLES = (".csv", ".tsv", ".json", ".parquet", ".arrow", ".feather")  # never read as plain lines
+TEXT_FIELDS = ("text", "sentence", "content")
 MIN_TOKENS = 4  # shorter fragments say nothing about inversion
 
 
@@ -174,13 +176,16 @@ def read_texts(path: str | Path) -> list[str]:
 def read_corpus(path: str | Path) -> Corpus:
     """A corpus: `.jsonl` with a "text" field and perhaps a "source", or plain text with one a line; `.gz` of either.
 
+    Of `.csv`, `.tsv`, `.json` and `.parquet` the field "text" is read, or "sentence", or "content".
     Raises `InputError` for a file that is missing, empty, not UTF-8, or has a line without text.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no corpus at {path}; expected .jsonl or .txt, plain or .gz")
-    is_json = ".jsonl" in path.suffixes
+    is_json = any(suffix.lower() in (".jsonl", ".ndjson") for suffix in path.suffixes)
     corpus = Corpus([], [])
+    if not is_json and any(suffix.lower() in TABLES for suffix in path.suffixes):
+        return _from_table(path)
     opened, fix = gzip.open if path.suffix == ".gz" else open, "expected UTF-8; convert it: iconv -f latin1 -t utf-8"
     with reading(path, "could not be read", fix), opened(path, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(_lines(file), start=1):
@@ -203,6 +208,24 @@ def _lines(file: io.TextIOBase) -> Iterator[str | None]:
         while len(line) > LONGEST_TEXT and not line.endswith("\n"):
             line = file.readline(LONGEST_TEXT + 1)
         yield None if too_long else line
+
+
+def _from_table(path: Path) -> Corpus:
+    """The texts of a file of named fields; a list of texts in JSON has none."""
+    from invlib.sources import read_rows  # only here: it brings pyarrow along
+
+    corpus = Corpus([], [])
+    for number, row in enumerate(read_rows(path), start=1):
+        field = next((name for name in TEXT_FIELDS if name in row), "vector" if list(row) == ["vector"] else None)
+        if field is None:
+            raise InputError(f"{path} has no field {' or '.join(TEXT_FIELDS)}; it has {', '.join(row)}")
+        if not isinstance(row[field], str) or not row[field].strip():
+            raise InputError(f"{path} row {number} has no text; remove the row")
+        corpus.texts.append(row[field].strip())
+        corpus.sources.append(str(row.get("source") or ""))
+    if not corpus.texts:
+        raise InputError(f"{path} is empty; expected one sentence a row")
+    return corpus
 
 
 def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:

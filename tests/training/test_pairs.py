@@ -4,6 +4,7 @@ import gzip
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -71,6 +72,26 @@ def test_a_corpus_is_read_from_every_kind_of_file(name, tmp_path):
     content = "".join(line + "\n" for line in lines).encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     assert read_texts(tmp_path / name) == texts
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "list.json", "a.parquet", "A.CSV", "a.ndjson"])
+@pytest.mark.parametrize("field", ["text", "sentence"])
+def test_a_table_is_read_by_its_field_of_text_and_never_as_lines(name, field, tmp_path):
+    frame, path = pd.DataFrame({"label": [1, 0], field: ['A "cat", sat.', "Two\nlines."]}), tmp_path / name
+    writers = {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "json": lambda: path.write_text(
+            json.dumps(frame[field].tolist() if "list" in name else frame.to_dict("records"))
+        ),
+        "ndjson": lambda: frame.rename(columns={field: "text"}).to_json(path, orient="records", lines=True),
+        "parquet": lambda: frame.to_parquet(path),
+    }
+    writers[name.lower().partition(".")[2]]()
+    assert read_texts(path) == frame[field].tolist()
+    frame.rename(columns={field: "title"}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match="has no field text or sentence or content; it has label, title"):
+        read_texts(tmp_path / "b.parquet")
 
 
 def test_blanks_around_a_text_do_not_belong_to_it(tmp_path):
