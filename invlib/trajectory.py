@@ -10,6 +10,8 @@ from torch import Tensor
 
 from invlib.errors import InputError
 
+ABSENT = -1  # in `Trajectory.tokens`: no token stands here; a search took it away, or has not put it here yet
+
 
 @dataclass(frozen=True)
 class Step:
@@ -71,7 +73,7 @@ class Trajectory:
     @property
     def pinned(self) -> Bool[np.ndarray, "length"]:
         """What was given from outside: visible from the start."""
-        return ~self.masked[0]
+        return ~self.masked[0] & (self.tokens[0] != ABSENT)
 
     @property
     def uncovered(self) -> Bool[np.ndarray, "step length"]:
