@@ -10,8 +10,6 @@ from torch import Tensor
 
 from invlib.errors import InputError
 
-ABSENT = -1  # in `Trajectory.tokens`: no token stands here; a search took it away, or has not put it here yet
-
 
 @dataclass(frozen=True)
 class Step:
@@ -72,8 +70,8 @@ class Trajectory:
 
     @property
     def pinned(self) -> Bool[np.ndarray, "length"]:
-        """What was given from outside: visible from the start."""
-        return ~self.masked[0] & (self.tokens[0] != ABSENT)
+        """What was given from outside: visible from the start. A negative token is none: a search puts one there."""
+        return ~self.masked[0] & (self.tokens[0] >= 0)
 
     @property
     def uncovered(self) -> Bool[np.ndarray, "step length"]:

@@ -38,8 +38,16 @@ FLOORS = {
         "leaks results",
     ),
     "training": ("__init__ __main__", "loop", "run start", "trainer", "batches losses vocabulary", "compute pairs"),
-    "widgets": ("__init__", "lab", "mixer player", "page"),
-    "widgets/lab": ("__init__", "lab", "session", "outcome", "run", "settings upload"),
+    "widgets": ("__init__", "lab", "picture", "mixer player", "page"),
+    "widgets/lab": (
+        "__init__",
+        "lab",
+        "comparison",
+        "session",
+        "outcome",
+        "run verdict",
+        "alignment settings sentences upload",
+    ),
 }
 MODEL_AND_SAMPLER = {
     *("__init__", "__main__", "errors", "config", "masking", "model", "tokenizer"),

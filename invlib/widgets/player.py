@@ -8,11 +8,12 @@ import numpy as np
 import traitlets
 
 from invlib.errors import InputError
-from invlib.trajectory import ABSENT, Trajectory
+from invlib.trajectory import Trajectory
 from invlib.widgets import page
 
 PARTS = ("icons", "frames", "timeline", "tokens", "heat", "player")  # of the script
 MASKED, GONE = -1, -2  # in the frames
+ABSENT = -1  # in a trajectory: no token stands here; a search took it away, or has not put it here yet
 
 
 class Player(page.Pane):

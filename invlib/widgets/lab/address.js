@@ -28,10 +28,10 @@ function addressOf(settings, usual, isSearch) {
   return `${location.origin}${location.pathname}${location.search}#${told}`;
 }
 
-function writeAddress(settings, usual, isSearch) {
+function writeAddress(address, settings) {
   try {
     if ("vector" in settings) sessionStorage.setItem(KEPT, settings.vector);
-    history.replaceState(history.state, "", addressOf(settings, usual, isSearch));
+    history.replaceState(history.state, "", address);
   } catch {
     // a page in a frame may be allowed neither; then a reload begins anew
   }

@@ -254,7 +254,7 @@ class Lab extends Pane {
 
   // Busy from the click on, and not only from when the kernel has heard of it.
   drawBusy() {
-    this.root.setAttribute("aria-busy", this.isRunning || this.answered < this.asked);
+    this.root.setAttribute("aria-busy", this.isRunning || this.answered < this.asked || Boolean(this.next));
   }
 
   get isRunning() {
@@ -269,21 +269,23 @@ class Lab extends Pane {
     else this.look(0);
   }
 
+  // The fields as an address has them. What there is not to choose stays as it was, and is named.
   fill(asked) {
     const plain = { num_steps: this.steps, candidates: this.candidates, seed: this.seed, guidance_scale: this.guidance };
     Object.assign(plain, { max_queries: this.budget, text: this.text, vector: this.numbers, strength: this.strength });
-    const known = { policy: this.policy, perturbation: this.perturbation };
-    for (const [name, field] of Object.entries(known)) {
-      const values = [...field.options].map(({ value }) => value);
-      if (values.includes(asked[name])) field.value = asked[name];
-      else if (name in asked) this.say(this.alert, `There is no ${name} ${asked[name]}; choose one of ${values.map(words).join(", ")}`);
-    }
+    const unknown = Object.entries({ policy: this.policy, perturbation: this.perturbation }).filter(([name, field]) => {
+      const isKnown = [...field.options].some(({ value }) => value === asked[name]);
+      if (isKnown) field.value = asked[name];
+      return name in asked && !isKnown;
+    });
     this.choosePolicy();
     this.chooseKind();
     for (const [name, field] of Object.entries(plain)) if (name in asked) field.value = asked[name];
     this.watch.checked = asked.watch === "true";
     this.choose("vector" in asked ? "vector" : "text");
     this.strengthChanged();
+    const told = unknown.map(([name, field]) => `the address asks for the ${name} “${asked[name]}”, which there is not; this is ${words(field.value)}`);
+    if (told.length) this.say(this.note, told.join("; ").replace(/^t/, "T"));
   }
 
   // ── what a person does ──
@@ -380,8 +382,8 @@ class Lab extends Pane {
     if (what !== "compare") Object.assign(this, { isOn: this.input, sent: this.kind === "text" ? this.input : null });
     this.send(what, { settings, ...more, ...(this.player ? { step } : {}) });
     if (what === "invert" || what === "search") {
-      const usual = { ...this.options.defaults, text: undefined };
-      if (!isByItself) writeAddress(settings, usual, what === "search");
+      this.link = addressOf(settings, this.options.defaults, what === "search");
+      if (!isByItself) writeAddress(this.link, settings);
     }
     if (!isByItself && what !== "step" && what !== "compare") this.goToResult();
     return undefined;
@@ -462,9 +464,11 @@ class Lab extends Pane {
   }
 
   goOn() {
-    const next = this.next;
-    this.next = undefined;
-    setTimeout(next); // not in the midst of what is being told
+    setTimeout(() => {
+      const next = this.next; // not in the midst of what is being told
+      this.next = undefined;
+      next?.();
+    });
   }
 
   // What is being done, and how far it is.

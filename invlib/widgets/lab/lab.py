@@ -50,6 +50,7 @@ class Lab(page.Pane):
     def __init__(self, inverter: Inverter, text: str, limits: Limits):
         self.session = Session(inverter, limits, changed=self._tell)
         self.comparison = Comparison(self.session)
+        self._beside = self.comparison.lanes  # the lanes that the page knows
         kinds = {name: {key: value for key, value in vars(of).items() if key != "make"} for name, of in KINDS.items()}
         options = {
             "text": text,
@@ -70,7 +71,9 @@ class Lab(page.Pane):
             self.notice = {}
             ACTIONS[content["do"]](self, content, buffers)
         except Exception as error:  # a callback's error goes to a log that nobody at the page reads
-            self.notice = {"kind": "note" if isinstance(error, Busy) else "error", "text": _sentence(said(error))}
+            is_over = isinstance(error, Busy) and self.session.state != RUNNING  # whoever was to wait has waited
+            told = {"kind": "note" if isinstance(error, Busy) else "error", "text": _sentence(said(error))}
+            self.notice = {} if is_over else told
         self.answered = {name: content.get(name) for name in ("page", "number")}
 
     def _upload(self, content: dict, buffers: list) -> None:
@@ -102,11 +105,13 @@ class Lab(page.Pane):
         # Only what differs from what stands in the frames' last step: the rest is marked there.
         self.steering = {"pinned": dict(zip(map(str, pinned), words, strict=True)), "masked": sorted(session.masked)}
         self.outcome = {} if session.outcome is None else _outcome(session.outcome)
-        self.lanes = list(map(_lane, self.comparison.lanes))
+        if self._beside is not self.comparison.lanes:
+            self._beside = self.comparison.lanes
+            self.lanes = list(map(_lane, self._beside))
         if session.error:
             self.notice = {"kind": "error", "text": _sentence(session.error)}
         elif session.state != RUNNING and self.notice.get("kind") == "note":
-            self.notice = {}  # whoever was asked to wait has waited
+            self.notice = {}
         progress = {"state": session.state, "compares": self.comparison.is_running}
         self.progress = progress | ({} if run is None else run.progress)
 

@@ -15,8 +15,9 @@ from invlib import metrics
 from invlib.inverter import Inverter
 from invlib.sampler import row_streams
 from invlib.search import Found, Tokens, improve
-from invlib.trajectory import ABSENT, Step, Trajectory
+from invlib.trajectory import Step, Trajectory
 from invlib.widgets.lab.settings import Settings
+from invlib.widgets.player import ABSENT
 
 ROWS = ("tokens", "confidence", "top_ids", "top_probs")  # of a trajectory, one per step
 

@@ -15,11 +15,12 @@ from invlib.errors import InputError, first_line
 from invlib.inverter import Inverter
 from invlib.policies import REMASKING
 from invlib.search import Found
-from invlib.trajectory import ABSENT, Step, Trajectory
+from invlib.trajectory import Step, Trajectory
 from invlib.widgets.lab.outcome import Outcome
 from invlib.widgets.lab.run import ROWS, Run, edited, joined
 from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings, View, out_of_range
 from invlib.widgets.lab.verdict import SAME, advice
+from invlib.widgets.player import ABSENT
 
 IDLE, RUNNING, HELD = "idle", "running", "held"
 

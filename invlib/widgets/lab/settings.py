@@ -100,7 +100,8 @@ class Settings:
                 raise InputError(f"there is no {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
         if not math.isfinite(self.strength):
             raise InputError(f"the strength must be a number, got {self.strength!r}")
-        for name, low in (("num_steps", 1), ("candidates", 1), ("max_queries", 0), ("seed", 0), ("guidance_scale", 0)):
+        counts = {"num_steps": 1, "candidates": 1, "seed": 0, "guidance_scale": 0}
+        for name, low in (counts | {"max_queries": 1} if self.max_queries else counts).items():  # 0: no search
             value, most = getattr(self, name), getattr(limits, name)
             if not low <= value <= most:
                 raise out_of_range(name, low, most, value)

@@ -15,7 +15,7 @@ class Take {
       node.title = title;
       return node;
     });
-    this.link = action("Copy link", "", () => copied(this.link, location.href));
+    this.link = action("Copy link", "", () => copied(this.link, lab.link ?? location.href));
     this.link.title = "Sentence, policy, seed and steps stand in the address of this page";
     this.code = action("Copy as code", "", () => copied(this.code, lab.model.get("outcome").code, lab.code));
     const buttons = h("div", { class: "actions small" }, ...files, this.link, this.code);
