@@ -131,7 +131,7 @@ def test_imports_run_downwards():
     [
         (2050, lambda module: module in MODEL_AND_SAMPLER),
         (2700, lambda module: "/" not in module),
-        (8800, lambda module: True),
+        (9550, lambda module: True),
     ],
     ids=["model and sampler", "top of invlib", "all of invlib"],
 )

@@ -400,6 +400,7 @@ class Lab extends Pane {
     if (!file) return;
     const most = this.options.limits.bytes;
     this.changed();
+    clearTimeout(this.looking); // what is told of the file is not to be taken back
     if (file.size > most) {
       const told = `The file ${file.name} has ${grouped(file.size)} bytes; one vector needs less than ${grouped(most)}`;
       this.say(this.alert, told);

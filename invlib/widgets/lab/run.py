@@ -81,7 +81,8 @@ class Run:
 
     def closer(self, max_queries: int) -> "Run":
         """A search from the drafts of this run, as if it had been asked for from the beginning."""
-        spent = {"encoder_queries": 0, "found": None, "cosine": None, "error": None, "is_whole": False}
+        watched = len(self.cosines) if self.settings.watch else 0
+        spent = {"encoder_queries": watched, "found": None, "cosine": None, "error": None, "is_whole": False}
         settings, began = replace(self.settings, max_queries=max_queries), time.perf_counter()
         return replace(self, settings=settings, model_calls=self.draft_calls, began=began, **spent)
 

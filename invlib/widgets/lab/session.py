@@ -72,8 +72,9 @@ class Session:
     def search(self, settings: Settings) -> None:
         """Ask the encoder, from the draft that is shown where these settings gave it, else from a new one."""
         self._refuse_while_running()
-        if settings.max_queries < 1:
-            raise out_of_range("max_queries", 1, self.limits.max_queries, settings.max_queries)
+        settings.check(self.limits)
+        if not settings.max_queries:
+            raise out_of_range("max_queries", 1, self.limits.max_queries, 0)
         self._go(self._closer(settings) or self._from_masks(settings), np.inf)
 
     def run_on(self, settings: Settings, step: int | None = None) -> None:
