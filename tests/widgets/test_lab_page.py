@@ -15,9 +15,8 @@ from tests.pages import PATIENCE, LabPage, screenshot
 from tests.widgets.bridge import attach
 
 TEXT, OTHER = "Meet me at the station at nine.", "The train to the coast leaves at noon."
-BLANK = (
-    '<!doctype html><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-)
+META = {"viewport": "width=device-width", "color-scheme": "light dark"}
+BLANK = "<!doctype html>" + "".join(f'<meta name="{name}" content="{value}">' for name, value in META.items())
 ADDRESS = "http://lab.example/"
 SECONDS = 60
 
