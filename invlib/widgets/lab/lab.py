@@ -117,7 +117,7 @@ class Lab(page.Pane):
 
     def static(self) -> tuple[str, str]:
         """The player of what has come back by now."""
-        hint = "<p><em>Run this cell to use the inversion lab: this is only what it showed last.</em></p>"
+        hint = "<p><em>Run this cell to use the inversion lab.</em></p>"
         outcome, text = self.session.outcome, "Inversion lab: nothing inverted yet"
         if outcome is not None:
             asked = outcome.settings.text if outcome.settings.vector is None else "a vector"
