@@ -246,12 +246,12 @@ class Session:
 
     def _start(self, work: Callable[[], None]) -> None:
         self.state, self.is_stopped = RUNNING, False
+        self.changed()  # before the caller goes on: whoever asked sees that it works
         self._thread = threading.Thread(target=self._guarded, args=(work,), daemon=True, name="inversion")
         self._thread.start()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self.changed()
             work()
         except Exception as error:  # in a thread nobody else would hear of it, and the person would wait for ever
             self.error, self.outcome = said(error), None
