@@ -545,7 +545,7 @@ class Lab extends Pane {
     const [player, isDone] = [this.player, outcome.text !== undefined && !this.player?.isFollowing];
     this.compare.node.hidden = !player;
     if (!player) return this.result.draw("", this.isRunning ? "" : "Press Invert: from the vector alone, the text comes back here.");
-    const original = outcome.text === undefined && this.isOn !== undefined ? this.sent : (outcome.original ?? null);
+    const original = outcome.text !== undefined ? outcome.original : this.isOn === undefined ? "" : this.sent;
     const text = isDone ? outcome.text || "nothing came back" : player.frames.spoken(player.step);
     this.result.draw(original, text, isDone ? outcome : undefined);
     this.back.classList.toggle("waiting", !isDone);

@@ -66,18 +66,10 @@ class Run:
     @property
     def progress(self) -> dict[str, Any]:
         """Where it is, in numbers."""
-        step = {} if not self.steps else {"step": self.steps[-1].index, "num_steps": self.steps[-1].num_steps}
-        search = {"queries": self.encoder_queries, "budget": self.settings.max_queries, "searches": bool(self.found)}
-        return (
-            step
-            | search
-            | {
-                "cosine": self.cosine,
-                "model_calls": self.model_calls,
-                "seconds": round(self.seconds, 2),
-                "steps_per_second": round(self.steps_per_second, 1),
-            }
-        )
+        told = {"cosine": self.cosine, "queries": self.encoder_queries, "budget": self.settings.max_queries}
+        if self.steps:
+            told |= {"step": self.steps[-1].index, "num_steps": self.steps[-1].num_steps}
+        return told | {"steps_per_second": round(self.steps_per_second, 1)}
 
     def closer(self, max_queries: int) -> "Run":
         """A search from the drafts of this run, as if it had been asked for from the beginning."""
