@@ -4,7 +4,9 @@ class HeatMap {
   // point: called with a position and a step that is pointed at. go: with a step that is clicked.
   constructor({ point, go }) {
     Object.assign(this, { point, go });
-    const about = "What the model thought likeliest, step by step downwards; outlined where it was written. Point for numbers, click to go there.";
+    const about =
+      "What the model thought likeliest, step by step downwards; outlined where it was written. " +
+      "Point for numbers, click to go there.";
     this.grid = h("div", { class: "grid", role: "img", "aria-label": "Heat map: one row per step, one column per token" });
     this.scroll = h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Heat map, scrolls" }, this.grid);
     this.node = h("div", { class: "heat" }, h("p", { class: "quiet" }, about), this.scroll);

@@ -81,13 +81,14 @@ function legend(allFrames, always = []) {
       }
     }
   }
+  const others = ["remasked", "rewritten", "pinned"].filter((mark) => seen.has(mark));
   const entry = (kind, meaning, sign) => h("span", {}, h("span", { class: `swatch ${kind}` }, ...sign), meaning);
   return [
     entry("masked", "masked", []),
     entry("uncovered", MARKS.uncovered, [icon("uncovered")]),
     ...(seen.has("draft") ? [entry("draft", "draft, may still change", [])] : []),
     entry("committed", "committed", []),
-    ...["remasked", "rewritten", "pinned"].filter((mark) => seen.has(mark)).map((mark) => entry(mark, MARKS[mark], [icon(mark)])),
+    ...others.map((mark) => entry(mark, MARKS[mark], [icon(mark)])),
     entry("bar", "probability when written", [h("span")]),
   ];
 }

@@ -238,7 +238,8 @@ class Lab extends Pane {
   trouble({ settings = {}, token = "", name = "" }) {
     const { limits } = this.options;
     const { text = "", vector = "" } = settings;
-    const long = (what, length, most) => `${what} has ${grouped(length)} characters; the lab takes ${grouped(most)} at most: shorten it`;
+    const long = (what, length, most) =>
+      `${what} has ${grouped(length)} characters; the lab takes ${grouped(most)} at most: shorten it`;
     if (text.length > limits.characters) return long("The text", text.length, limits.characters);
     if (vector.length > limits.bytes) return long("The vector", vector.length, limits.bytes);
     if (isWhole(text + vector + token + name)) return "";
@@ -284,8 +285,8 @@ class Lab extends Pane {
     this.watch.checked = asked.watch === "true";
     this.choose("vector" in asked ? "vector" : "text");
     this.strengthChanged();
-    const told = unknown.map(([name, field]) => `the address asks for the ${name} “${asked[name]}”, which there is not; this is ${words(field.value)}`);
-    if (told.length) this.say(this.note, told.join("; ").replace(/^t/, "T"));
+    const instead = ([name, field]) => `“${asked[name]}” is no ${name}; this is ${words(field.value)}`;
+    if (unknown.length) this.say(this.note, `The address asks for what there is not: ${unknown.map(instead).join("; ")}`);
   }
 
   // ── what a person does ──
@@ -479,7 +480,8 @@ class Lab extends Pane {
     if (state !== "running") return this.result.drawDoing(state === "held" ? held : "");
     const seconds = `${((performance.now() - this.began) / 1000).toFixed(1)} s`;
     const cosine = (name) => (run.cosine == null ? [] : [`${name} ${run.cosine.toFixed(3)}`]);
-    if (compares) return this.result.drawDoing(["Comparing", `run ${this.model.get("lanes").length + 1}`, seconds].join(" · "));
+    const number = this.model.get("lanes").length + 1;
+    if (compares) return this.result.drawDoing(["Comparing", `run ${number}`, seconds].join(" · "));
     if (run.budget && run.step === run.num_steps) {
       const queries = `${grouped(run.queries)} of ${grouped(run.budget)} queries`;
       const told = ["Searching", queries, ...cosine("best cosine"), seconds].join(" · ");
@@ -544,7 +546,8 @@ class Lab extends Pane {
     const outcome = this.model.get("outcome");
     const [player, isDone] = [this.player, outcome.text !== undefined && !this.player?.isFollowing];
     this.compare.node.hidden = !player;
-    if (!player) return this.result.draw("", this.isRunning ? "" : "Press Invert: from the vector alone, the text comes back here.");
+    const invitation = "Press Invert: from the vector alone, the text comes back here.";
+    if (!player) return this.result.draw("", this.isRunning ? "" : invitation);
     const original = outcome.text !== undefined ? outcome.original : this.isOn === undefined ? "" : this.sent;
     const text = isDone ? outcome.text || "nothing came back" : player.frames.spoken(player.step);
     this.result.draw(original, text, isDone ? outcome : undefined);

@@ -82,10 +82,12 @@ function alignment(label, [above, below], pairs, kinds) {
 function alignedPair({ expected, found, expected_kind, found_kind }, above, below, kinds) {
   const told = (where, word, kind) => (word ? `${where} ${word}: ${kinds[kind].meaning}` : `${where} nothing`);
   const said = `${told(above, expected, expected_kind)}; ${told(below, found, found_kind)}`;
-  const word = (text, kind) =>
-    text
-      ? h("span", { class: `half ${kind}`, title: kinds[kind].meaning }, h("span", { class: "word", dir: "auto" }, text), h("i", {}, kinds[kind].sign))
-      : h("span", { class: "half none" }, "·");
+  const word = (text, kind) => {
+    if (!text) return h("span", { class: "half none" }, "·");
+    const { sign, meaning } = kinds[kind];
+    const parts = [h("span", { class: "word", dir: "auto" }, text), h("i", {}, sign)];
+    return h("span", { class: `half ${kind}`, title: meaning }, ...parts);
+  };
   return h("li", { class: "pair", "aria-label": said }, word(expected, expected_kind), word(found, found_kind));
 }
 
