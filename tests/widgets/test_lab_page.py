@@ -312,6 +312,7 @@ def saved(bench: LabPage, name: str, folder):
 def test_what_is_shown_can_be_taken_away_and_opens_without_a_network(bench, open_file, tmp_path):
     session = bench.widget.session
     page: Page = open_file(saved(bench, "HTML", tmp_path))
+    page.set_default_timeout(PATIENCE)
     page.get_by_role("slider").fill("3")
     words = page.get_by_role("listbox", name="Tokens").locator(".word").all_text_contents()
     assert words == session.trajectory.words(3)
