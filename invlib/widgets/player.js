@@ -132,6 +132,7 @@ class Player extends Pane {
     this.status.setAttribute("aria-live", this.timeline.timer ? "off" : "polite");
     this.status.textContent = this.frames.summary(step);
     this.text.textContent = this.frames.spoken(step);
+    this.text.classList.toggle("quiet", step < this.last);
     this.inspect(this.position);
     this.steering?.shown(this);
   }

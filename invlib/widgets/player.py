@@ -77,8 +77,8 @@ def static_html(frames: dict[str, Any]) -> str:
 def whole_page(frames: dict[str, Any]) -> str:
     """The player as a file of its own, which reads offline."""
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    look = "<style>:root { color-scheme: light dark } body { max-width: 1100px; margin: 24px auto }</style>"
-    return f"{head}<title>{escape(frames['text'])}</title>{look}<body>{static_html(frames)}</body></html>\n"
+    look = "<style>:root { color-scheme: light dark } body { max-width: 1100px; margin: 24px auto; padding: 0 16px }"
+    return f"{head}<title>{escape(frames['text'])}</title>{look}</style><body>{static_html(frames)}</body></html>\n"
 
 
 def lines(frames: dict[str, Any]) -> list[str]:
