@@ -75,8 +75,8 @@ class Trajectory:
 
     @property
     def pinned(self) -> Bool[np.ndarray, "length"]:
-        """What was given from outside: visible from the start."""
-        return ~self.masked[0]
+        """What was given from outside: visible from the start. A negative token is none: a search puts one there."""
+        return ~self.masked[0] & (self.tokens[0] >= 0)
 
     @property
     def uncovered(self) -> Bool[np.ndarray, "step length"]:

@@ -143,12 +143,13 @@ class LabPage:
         self.text = self.root.get_by_label("Text to invert")
         self.numbers = self.root.get_by_label("Vector to invert")
         self.tokens = self.root.get_by_role("listbox", name="Tokens").get_by_role("option")
-        self.recovered = self.root.locator(".recovered")
+        self.recovered = self.root.locator(".recovered:not(.growing)")  # what a run has ended with
+        self.player = self.root.get_by_role("group", name="Player")
         self.alert, self.note, self.doing = (
             self.root.locator(f".note.{kind}") for kind in ("error", "answer", "doing")
         )
         self.code = self.root.locator("pre")
-        self.step = self.root.get_by_role("slider", name="Step")
+        self.step = self.player.get_by_role("slider", name="Step")
 
     def button(self, name: str) -> Locator:
         return self.root.get_by_role("button", name=name, exact=True)
@@ -158,7 +159,7 @@ class LabPage:
         expect(self.root).to_have_attribute("aria-busy", "false", timeout=PATIENCE)
         expect(self.button("Stop")).to_be_disabled(timeout=PATIENCE)
         if self.tokens.count():
-            expect(self.button("Play")).to_be_visible(timeout=PATIENCE)
+            expect(self.player.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=PATIENCE)
 
     def invert(self, text: str | None = None) -> str:
         """Type a text, press Invert, wait; the text that came back."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,31 @@ def style(*names: str) -> str:
     return _joined("base", *names, suffix=".css")
 
 
-def static_html(kind: str, data: Any, lines: Iterable[str]) -> str:
-    """A page without a kernel: kind.js draws `data` in every place; where no script runs, the lines stand there."""
-    told = json.dumps({"style": style(kind), "data": data}, separators=(",", ":"))
+def static_html(
+    kind: str, data: Any, lines: Iterable[str], scripts: Sequence[str] = (), styles: Sequence[str] = ()
+) -> str:
+    """A page without a kernel: kind.js draws `data` in every place; where no script runs, the lines stand there.
+
+    scripts, styles: the files of both, its own last; default: that one alone.
+    """
+    told = json.dumps({"style": style(*styles or (kind,)), "data": data}, separators=(",", ":"))
     told = told.replace("<", "\\u003c")  # no token can end the script or open a comment in it
     name = hashlib.sha256(told.encode()).hexdigest()[:12]  # by content: executed again, the output stays the same
+    text = script(*scripts or (kind,))
     return (
         f'<div data-invlib-{kind}="{name}"><pre>{escape(chr(10).join(lines))}</pre></div>\n'
-        f'<script type="module">\n{script(kind)}mount("{kind}", "{name}", {told}, draw{kind.title()});\n</script>'
+        f'<script type="module">\n{text}mount("{kind}", "{name}", {told}, draw{kind.title()});\n</script>'
     )
+
+
+def colour_by_name(*, is_dark: bool) -> dict[str, str]:
+    """The theme's colours."""
+    return {name: pair[is_dark] for name, *pair in COLOUR.findall(style())}
 
 
 def colours(*, is_dark: bool) -> str:
     """The theme's colours as declarations, for a picture that is no page."""
-    return "; ".join(f"--{name}: {pair[is_dark]}" for name, *pair in COLOUR.findall(style()))
+    return "; ".join(f"--{name}: {value}" for name, value in colour_by_name(is_dark=is_dark).items())
 
 
 def _joined(*names: str, suffix: str) -> str:

@@ -1,5 +1,7 @@
 """player(trajectory): step through an inversion token by token, in a notebook or on a page without a kernel."""
 
+from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,15 @@ from invlib.errors import InputError
 from invlib.trajectory import Trajectory
 from invlib.widgets import page
 
+PARTS = ("icons", "frames", "timeline", "tokens", "heat", "player")  # of the script
+MASKED, GONE = -1, -2  # in the frames
+ABSENT = -1  # in a trajectory: no token stands here; a search took it away, or has not put it here yet
+
 
 class Player(page.Pane):
     """All frames travel once, so scrubbing asks no kernel."""
 
-    _esm = page.script("player")
+    _esm = page.script(*PARTS)
     _css = page.style("player")
     frames = traitlets.Dict().tag(sync=True)
 
@@ -31,36 +37,62 @@ def player(trajectory: Any) -> Player:
     return Player(frames=frames(trajectory))
 
 
-def frames(trajectory: Trajectory) -> dict[str, Any]:
+def frames(
+    trajectory: Trajectory, *, open_until: int | None = None, cosines: Mapping[int, float] | None = None
+) -> dict[str, Any]:
     """Every step at once, as small as JSON stays readable. Probabilities are whole thousandths.
 
-    tokens[step][position]: index into `pieces`; -1 while masked
+    tokens[step][position]: index into `pieces`; -1 while masked, -2 where there is none
     confidence[step][position]: probability of the shown token when written; -1 where there is none
     top[step][position]: [piece, probability, piece, probability, …]; empty where the model was not asked
     pinned: positions that were given rather than uncovered
+    open: the step from which on nothing visible may change. open_until: it, where more is known than is seen here.
+    cosines: step → cosine of its text, encoded again, to the vector
     """
-    asked = trajectory.top_ids >= 0
-    used = np.unique(np.concatenate([trajectory.tokens[~trajectory.masked], trajectory.top_ids[asked]]))
-    confidence = np.where(trajectory.masked, np.nan, trajectory.confidence)
+    asked, present = trajectory.top_ids >= 0, trajectory.tokens != ABSENT
+    used = np.unique(np.concatenate([trajectory.tokens[present & ~trajectory.masked], trajectory.top_ids[asked]]))
+    tokens = np.where(trajectory.masked, MASKED, np.searchsorted(used, trajectory.tokens))
+    confidence = np.where(trajectory.masked | ~present, np.nan, trajectory.confidence)
     ranked = np.stack([np.searchsorted(used, trajectory.top_ids), _thousandths(trajectory.top_probs)], axis=-1)
     return {
         "pieces": [trajectory.pieces[token] for token in used.tolist()],
-        "tokens": np.where(trajectory.masked, -1, np.searchsorted(used, trajectory.tokens)).tolist(),
+        "tokens": np.where(present, tokens, GONE).tolist(),
         "confidence": _thousandths(confidence).tolist(),
         "top": [
             [alternatives[known].ravel().tolist() for alternatives, known in zip(*step, strict=True)]
             for step in zip(ranked, asked, strict=True)
         ],
         "pinned": np.flatnonzero(trajectory.pinned).tolist(),
+        "open": _last_change(trajectory) if open_until is None else open_until,
+        "cosines": {str(step): round(cosine, 4) for step, cosine in (cosines or {}).items()},
         "text": trajectory.text,
     }
 
 
 def static_html(frames: dict[str, Any]) -> str:
     """The player for a page without a kernel; where scripts do not run, its steps below each other."""
+    return page.static_html("player", frames, lines(frames), PARTS)
+
+
+def whole_page(frames: dict[str, Any]) -> str:
+    """The player as a file of its own, which reads offline."""
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    look = "<style>:root { color-scheme: light dark } body { max-width: 1100px; margin: 24px auto; padding: 0 16px }"
+    return f"{head}<title>{escape(frames['text'])}</title>{look}</style><body>{static_html(frames)}</body></html>\n"
+
+
+def lines(frames: dict[str, Any]) -> list[str]:
+    """Every step in words."""
     words = [*frames["pieces"], "[MASK]"]  # -1 is the last one
-    lines = (f"{step:3d}  {' '.join(words[piece] for piece in row)}" for step, row in enumerate(frames["tokens"]))
-    return page.static_html("player", frames, lines)
+    rows = enumerate(frames["tokens"])
+    return [f"{step:3d}  {' '.join(words[piece] for piece in row if piece != GONE)}" for step, row in rows]
+
+
+def _last_change(trajectory: Trajectory) -> int:
+    """The last step in which something visible was changed, masked again or put in; 0 where nothing ever was."""
+    before, after = trajectory.tokens[:-1], trajectory.tokens[1:]
+    changed = (before != after) & (before != trajectory.mask_token_id)
+    return int(np.flatnonzero(changed.any(axis=1)).max(initial=-1)) + 1
 
 
 def _thousandths(probabilities: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ def test_an_error_in_the_thread_is_told(widget, monkeypatch):
 
 def test_without_a_kernel_there_is_the_player_and_plain_text(widget):
     data, _ = widget._repr_mimebundle_()
-    assert data["text/plain"] == "Inversion lab: nothing inverted yet" and "needs a kernel" in data["text/html"]
+    assert data["text/plain"] == "Inversion lab: nothing inverted yet" and "Run this cell" in data["text/html"]
     ask(widget, "invert", settings={"text": "<b>Meet</b> me."})
     data, _ = widget._repr_mimebundle_()
     assert data["text/plain"].startswith("<b>Meet</b> me. → ")
@@ -200,7 +200,6 @@ def bench(notebook) -> LabPage:
     bench.button("Stop").evaluate("button => button.disabled || button.click()")  # in one: it may end meanwhile
     for label, value in (("Steps", "8"), ("Candidates", "1"), ("Seed", "0")):
         bench.root.get_by_label(label, exact=True).fill(value)
-    bench.root.get_by_label("Search with the encoder").uncheck()
     bench.invert("Plants need light and water.")
     return bench
 
@@ -286,14 +285,12 @@ def test_pin_an_alternative_mask_another_and_run_on_from_there(bench):
 
 
 def test_stop_in_the_middle_and_a_second_click_is_refused_kindly(bench):
-    bench.root.get_by_label("Search with the encoder").check()
-    bench.root.get_by_label("Encoder queries").fill("2000")
     bench.text.fill("A very long road led to the quiet village by the lake.")
-    bench.button("Invert").click()
+    bench.button("Search closer").click()
     expect(bench.button("Stop")).to_be_enabled(timeout=PATIENCE)
-    bench.button("Invert").click()
+    bench.button("Search closer").click()
     expect(bench.note).to_have_text("An inversion is running; wait for it, or press Stop first", timeout=PATIENCE)
-    expect(bench.doing).to_contain_text("Searching. Best so far, cosine", timeout=PATIENCE)
+    expect(bench.doing).to_contain_text("of 2,000 queries · best cosine", timeout=PATIENCE)
     bench.button("Stop").click()
     bench.is_idle()
     expect(bench.root.get_by_role("region", name="What came back")).to_contain_text("stopped", timeout=PATIENCE)
@@ -381,12 +378,14 @@ def test_the_keyboard_pins_masks_and_opens_a_token(bench):
 
 def test_a_screen_reader_finds_every_part(bench):
     for role, name in [
-        *[("button", name) for name in ("Invert", "Step once", "Stop", "Run on", "Use as new input", "Copy as code")],
-        *[("region", name) for name in ("What to invert", "How to invert", "What came back", "Alternatives")],
-        *[("spinbutton", name) for name in ("Steps", "Candidates", "Seed", "Encoder queries")],
+        *[("button", name) for name in ("Invert", "Search closer", "Step once", "Stop", "Run on", "Use as new input")],
+        *[("region", name) for name in ("What to invert", "How to invert", "What came back", "About this result")],
+        *[("region", name) for name in ("Alternatives", "Compare")],
+        *[("spinbutton", name) for name in ("Steps", "Candidates", "Seed", "Guidance", "Encoder queries")],
         *[("combobox", name) for name in ("Perturbation", "Policy")],
         *[("slider", "Strength of the perturbation"), ("textbox", "Text to invert"), ("tablist", "Input")],
-        *[("checkbox", "Search with the encoder"), ("img", "Vector of 384 numbers"), ("listbox", "Tokens")],
+        *[("checkbox", "Watch the cosine"), ("img", "Vector of 384 numbers"), ("listbox", "Tokens")],
+        *[("img", "Heat map"), ("button", "Another sentence"), ("combobox", "Kind of sentence")],
     ]:
         assert bench.root.get_by_role(role, name=name).count() == 1, (role, name)
     assert bench.recovered.get_attribute("role") == "status"

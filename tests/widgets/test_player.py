@@ -105,7 +105,7 @@ def test_only_pieces_that_are_shown_travel():
 def test_32_tokens_in_32_steps_stay_small():
     told = frames(long_trajectory(length=32, num_steps=32))
     assert len(json.dumps(told, separators=(",", ":"))) < 35_000
-    assert len(static_html(told).encode()) < 75_000
+    assert len(static_html(told).encode()) < 85_000
 
 
 # ── the output ──
@@ -167,7 +167,7 @@ def shows(page, trajectory, step: int) -> bool:
     expect(page.get_by_role("slider")).to_have_value(str(step))
     expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", f"step {step} of {LAST}")
     expect(page.get_by_role("status")).to_contain_text(f"Step {step} of {LAST}")
-    expect(page.locator("rect.cursor")).to_have_attribute("y", str(step))
+    expect(page.locator(".heat .now .step")).to_have_text(str(step))
     return words(page) == trajectory.words(step)
 
 
@@ -301,7 +301,7 @@ def test_every_mark_is_a_colour_a_shape_and_a_word(page, trajectory):
             for position in range(5)
         ]
         assert shapes == expected
-        said = {"uncovered": "uncovered in", "remasked": "masked again in", "rewritten": "replaced in"}
+        said = {"uncovered": "just revealed", "remasked": "masked again in", "rewritten": "replaced in"}
         for position, mark in marks.items():
             expect(token(page, position)).to_have_attribute("aria-label", re.compile(said[mark]))
     colours = page.locator(".legend .icon").evaluate_all("icons => icons.map(icon => getComputedStyle(icon).color)")
@@ -312,7 +312,7 @@ def test_the_legend_names_only_what_happens(open_page, trajectory):
     plain = without_pins(trajectory)
     plain = dataclasses.replace(plain, tokens=np.maximum.accumulate(plain.tokens, axis=0))
     legend = open_page(static_html(frames(plain))).locator(".legend")
-    expect(legend).to_contain_text("uncovered in this step")
+    expect(legend).to_contain_text("just revealed")
     expect(legend).not_to_contain_text("masked again")
     expect(legend).not_to_contain_text("pinned")
 
@@ -330,17 +330,15 @@ def test_a_token_tells_its_probability_as_length_and_in_words(page, trajectory):
     expect(token(page, 4)).to_have_attribute("aria-label", re.compile("pinned.*given from the start$"))
 
 
-def test_the_strips_have_a_place_for_every_visible_token_and_take_a_click(page, trajectory):
-    strips = page.get_by_role("img", name="Confidence")
-    covered = np.zeros(trajectory.tokens.shape, int)
-    for rect in strips.locator("rect:not(.cursor)").all():
-        x, y, height = (float(rect.get_attribute(name)) for name in ("x", "y", "height"))
-        covered[int(y) : int(y + height), int(x)] += 1
-    assert (covered == ~trajectory.masked).all()
-    box = strips.bounding_box()
-    strips.click(position={"x": box["width"] * 0.5, "y": box["height"] * 0.7})
+def test_the_heat_map_has_a_cell_for_every_step_and_token_and_takes_a_click(page, trajectory):
+    rows = page.locator(".heat .row")
+    kinds = [[cell.get_attribute("class").split()[1] for cell in row.locator(".thought").all()] for row in rows.all()]
+    assert (np.array(kinds) == "guess").tolist() == trajectory.masked.tolist()
+    assert (np.array(kinds) == "new")[1:].sum() == (trajectory.uncovered.sum() + 1)  # and one that was replaced
+    rows.nth(3).locator(".thought").nth(2).click()
     assert shows(page, trajectory, 3)
     expect(token(page, 2)).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("region", name="Alternatives")).to_contain_text("position 2")
 
 
 def test_two_players_on_a_page_are_independent_even_with_the_same_frames(open_page, trajectory):
@@ -369,7 +367,7 @@ def test_the_roles_and_names_that_a_screen_reader_needs_are_there(page):
     for role, name in [
         *[("button", name) for name in ("Previous step", "Play", "Next step")],
         *[("slider", "Step"), ("combobox", "Speed"), ("listbox", "Tokens"), ("region", "Alternatives")],
-        ("img", "Confidence"),
+        ("img", "Heat map"),
     ]:
         expect(group.get_by_role(role, name=name)).to_have_count(1)
     described = token(page, 0).get_attribute("aria-describedby")

@@ -1,8 +1,8 @@
-// What came back: the text, word by word beside the original and the run before, and in numbers.
+// What came back: the text and a verdict on it; word by word beside the original and the run before; in numbers.
 
 // What became of a word, between the original and what came back, and between two runs.
 const RECOVERED = {
-  hit: { sign: "✓", meaning: "came back" },
+  hit: { sign: "✓", meaning: "came back in place" },
   moved: { sign: "↔", meaning: "came back elsewhere" },
   miss: { sign: "✗", meaning: "lost" },
   extra: { sign: "+", meaning: "not in the original" },
@@ -10,7 +10,7 @@ const RECOVERED = {
 const CHANGES = {
   hit: { sign: "=", meaning: "stayed" },
   moved: { sign: "↔", meaning: "moved" },
-  miss: { sign: "≠", meaning: "changed" },
+  miss: { sign: "−", meaning: "gone" },
   extra: { sign: "+", meaning: "new" },
 };
 
@@ -23,30 +23,54 @@ const SCORES = {
 };
 const SHARES = ["exact_match", "length_within_one"]; // 0 or 1
 
-function cameBack(outcome, actions) {
+// The one result on the page, and where a run stands while it works.
+class Result {
+  constructor() {
+    this.of = h("p", { class: "quiet of" });
+    this.text = h("p", { class: "recovered", role: "status", dir: "auto" });
+    this.verdict = h("p", { class: "told", role: "status" });
+    this.doing = h("p", { class: "note doing", hidden: "" });
+    this.spent = bar(0, { class: "bar spent" });
+    const about = { class: "panel result", "aria-label": "What came back", tabindex: -1 };
+    this.node = h("section", about, this.of, this.text, this.verdict, this.doing, this.spent);
+  }
+
+  // text: what stands there now. outcome: of a run that has ended, else nothing.
+  draw(original, text, outcome) {
+    this.of.textContent = original === null ? "From a vector" : original ? `From the vector of “${original}”` : "";
+    this.text.setAttribute("aria-live", outcome ? "polite" : "off"); // nobody can listen to every step
+    this.text.classList.toggle("growing", !outcome);
+    if (this.text.textContent !== text) this.text.textContent = text;
+    const [kind, line] = outcome?.verdict ?? ["", ""];
+    const note = outcome?.note ? [h("span", { class: "quiet" }, outcome.note)] : [];
+    this.verdict.replaceChildren(...verdictOf(kind, line), ...note);
+  }
+
+  drawDoing(text, share) {
+    this.doing.hidden = !text;
+    if (this.doing.textContent !== text) this.doing.textContent = text;
+    this.spent.hidden = share === undefined;
+    this.spent.firstChild.style.width = `${100 * (share ?? 0)}%`;
+  }
+}
+
+// All that is told about a result below its player; code: the node that shows the code.
+function detailsOf(outcome, code) {
+  code.textContent = outcome.code ?? "";
   return [
-    h("p", { class: "label" }, "What came back"),
-    h("p", { class: "recovered", role: "status", dir: "auto" }, outcome.text || "nothing yet"),
-    ...(outcome.note ? [h("p", { class: "note" }, outcome.note)] : []),
     ...alignment("Original and recovered, word by word", ["original", "recovered"], outcome.pairs, RECOVERED),
     ...alignment("What changed since the run before", ["before", "now"], outcome.changes, CHANGES),
     numbersOf(outcome),
-    actions,
-    ...(outcome.code ? [codeOf(outcome)] : []),
   ];
-}
-
-function codeOf({ code }) {
-  return h("details", {}, h("summary", {}, "The code that repeats it"), h("pre", {}, code));
 }
 
 function alignment(label, [above, below], pairs, kinds) {
   if (!pairs.length) return [];
-  const items = pairs.map((pair) => alignedWord(pair, above, below, kinds[pair.kind]));
-  const seen = new Set(pairs.map(({ kind }) => kind));
-  const legend = Object.entries(kinds).filter(([kind]) => seen.has(kind));
+  const items = pairs.map((pair) => alignedPair(pair, above, below, kinds));
+  const seen = new Set(pairs.flatMap((pair) => [pair.expected_kind, pair.found_kind]));
+  const all = Object.entries(kinds).filter(([kind]) => seen.has(kind));
   const rows = h("div", { class: "rows", "aria-hidden": "true" }, h("span", {}, above), h("span", {}, below));
-  const signs = legend.map(([kind, { sign, meaning }]) => h("span", { class: kind }, h("b", {}, sign), ` ${meaning}`));
+  const signs = all.map(([kind, { sign, meaning }]) => h("span", { class: kind }, h("b", {}, sign), ` ${meaning}`));
   return [
     h("p", { class: "label" }, label),
     h("div", { class: "aligned" }, rows, h("ol", { class: "pairs", "aria-label": label }, ...items)),
@@ -54,15 +78,17 @@ function alignment(label, [above, below], pairs, kinds) {
   ];
 }
 
-function alignedWord({ expected, found, kind }, above, below, { sign, meaning }) {
-  const said = `${above} ${expected ?? "nothing"}, ${below} ${found ?? "nothing"}: ${meaning}`;
-  return h(
-    "li",
-    { class: `pair ${kind}`, title: meaning, "aria-label": said },
-    h("span", { class: "word", dir: "auto" }, expected ?? "·"),
-    h("span", { class: "word", dir: "auto" }, found ?? "·"),
-    h("span", { class: "sign", "aria-hidden": "true" }, sign),
-  );
+// Each word carries the mark that is its own.
+function alignedPair({ expected, found, expected_kind, found_kind }, above, below, kinds) {
+  const told = (where, word, kind) => (word ? `${where} ${word}: ${kinds[kind].meaning}` : `${where} nothing`);
+  const said = `${told(above, expected, expected_kind)}; ${told(below, found, found_kind)}`;
+  const word = (text, kind) => {
+    if (!text) return h("span", { class: "half none" }, "·");
+    const { sign, meaning } = kinds[kind];
+    const parts = [h("span", { class: "word", dir: "auto" }, text), h("i", {}, sign)];
+    return h("span", { class: `half ${kind}`, title: meaning }, ...parts);
+  };
+  return h("li", { class: "pair", "aria-label": said }, word(expected, expected_kind), word(found, found_kind));
 }
 
 function numbersOf({ scores, cosine, model_calls, encoder_queries, seconds }) {
@@ -74,8 +100,8 @@ function numbersOf({ scores, cosine, model_calls, encoder_queries, seconds }) {
     { class: "scores" },
     ...(cosine === null ? [] : [cell("cosine", cosine.toFixed(3), "Of the text's own vector to the inverted one")]),
     ...told.map(([name, [label, title]]) => cell(label, score(name), title)),
-    cell("model calls", model_calls.toLocaleString("en"), "Forward passes of the denoiser"),
-    cell("encoder queries", encoder_queries.toLocaleString("en"), "Texts that were encoded"),
+    cell("model calls", grouped(model_calls), "Forward passes of the denoiser"),
+    cell("encoder queries", grouped(encoder_queries), "Texts that were encoded"),
     cell("seconds", seconds.toFixed(2), "From the click to the text"),
   );
 }

@@ -1,26 +1,15 @@
 """Outcome: what came back of a run, word by word beside the original, what it cost, and the code that repeats it."""
 
-import time
-from collections import Counter
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 import torch
-from rapidfuzz.distance import Levenshtein
 
 from invlib import metrics
+from invlib.widgets.lab import verdict
+from invlib.widgets.lab.alignment import AlignedPair, aligned
 from invlib.widgets.lab.run import Run
 from invlib.widgets.lab.settings import Settings
-
-
-@dataclass(frozen=True)
-class AlignedWord:
-    """One place of an alignment. `kind`: hit, moved (the word stands elsewhere in the other text), miss or extra."""
-
-    expected: str | None
-    found: str | None
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -30,9 +19,10 @@ class Outcome:
     settings: Settings
     text: str
     cosine: float | None  # of the re-encoded text to the vector; None where it was not encoded
+    verdict: tuple[str, str]  # its kind, and the line that a person reads
     scores: dict[str, float]  # of `metrics.PER_TEXT`; empty where a vector was the input
-    pairs: list[AlignedWord]  # original and text, word by word
-    changes: list[AlignedWord]  # the text before and this one; empty where they belong to other inputs
+    pairs: list[AlignedPair]  # original and text, word by word
+    changes: list[AlignedPair]  # the text before and this one; empty where they belong to other inputs
     model_calls: int
     encoder_queries: int
     seconds: float
@@ -51,27 +41,13 @@ class Outcome:
         scores = {name: of(settings.text, text) for name, of in metrics.PER_TEXT.items()} if is_scored else {}
         pairs = aligned(settings.text, text) if is_scored else []
         changes = aligned(before.text, text) if is_compared else []
-        costs = (run.model_calls, run.encoder_queries, time.perf_counter() - run.began)
-        return cls(settings, text, run.cosine, scores, pairs, changes, *costs, None if note else code(run), note)
+        told = verdict.of_text(pairs, settings.text, text) if is_scored else _of_vector(run)
+        costs = (run.model_calls, run.encoder_queries, run.seconds)
+        return cls(settings, text, run.cosine, told, scores, pairs, changes, *costs, None if note else code(run), note)
 
 
-def aligned(expected: str, found: str) -> list[AlignedWord]:
-    """The words of both texts beside each other, in the units of `invlib.metrics.words`."""
-    a, b = metrics.words(expected), metrics.words(found)
-    rows: list[tuple[str | None, str | None]] = []
-    for step in Levenshtein.opcodes(a, b):
-        rows += zip_longest(a[step.src_start : step.src_end], b[step.dest_start : step.dest_end])
-    unequal = [(x, y) for x, y in rows if x != y]
-    elsewhere = Counter(x for x, _ in unequal if x) & Counter(y for _, y in unequal if y)  # a gap is no word
-    return [AlignedWord(x, y, _kind(x, y, elsewhere)) for x, y in rows]
-
-
-def _kind(expected: str | None, found: str | None, elsewhere: Counter) -> str:
-    if expected == found:
-        return "hit"
-    if (expected if found is None else found) in elsewhere:
-        return "moved"
-    return "extra" if expected is None else "miss"
+def _of_vector(run: Run) -> tuple[str, str]:
+    return verdict.of_vector(run.cosine, run.draft_cosine)
 
 
 def code(run: Run) -> str:

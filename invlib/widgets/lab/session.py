@@ -7,7 +7,7 @@ within a step. A run that is held is a generator that nobody iterates.
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from invlib.policies import REMASKING
 from invlib.search import Found
 from invlib.trajectory import Step, Trajectory
 from invlib.widgets.lab.outcome import Outcome
-from invlib.widgets.lab.run import ROWS, Run, joined
-from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings, View
+from invlib.widgets.lab.run import ROWS, Run, edited, joined
+from invlib.widgets.lab.settings import POLICY_BY_NAME, Limits, Settings, View, out_of_range
+from invlib.widgets.lab.verdict import SAME, advice
+from invlib.widgets.player import ABSENT
 
 IDLE, RUNNING, HELD = "idle", "running", "held"
 
@@ -28,9 +30,10 @@ class Busy(InputError):
 
 
 class Session:
-    """Invert, stop, step once; pin and re-mask tokens and run on from there.
+    """Invert, search closer, stop, step once; pin and re-mask tokens and run on from there.
 
     changed: called without arguments after every change, by whichever thread made it.
+    Positions are those of the trajectory's columns; at some steps a column may hold no token.
     Whatever starts work checks its settings first and raises `InputError`, also while other work is running. What
     fails later, in the thread, is told by `error` in one line, and the session stays usable.
     """
@@ -38,27 +41,41 @@ class Session:
     def __init__(self, inverter: Inverter, limits: Limits | None = None, changed: Callable[[], None] = lambda: None):
         self.inverter, self.limits, self.changed = inverter, limits or Limits(), changed
         self.state, self.error = IDLE, ""
-        self.trajectory: Trajectory | None = None
+        self.trajectory: Trajectory | None = None  # the draft, and behind it what a search made of it
+        self.cosines: dict[int, float] = {}  # step of the trajectory → of its text, where that was encoded
         self.pinned: dict[int, int] = {}  # position → token id, for every further run
         self.pinned_since: dict[int, int] = {}  # position → step of the trajectory from which on it holds
         self.masked: set[int] = set()  # positions that the next run writes anew
-        self.outcome: Outcome | None = None
+        self.outcome: Outcome | None = None  # of what is shown; None while a run works
         self.view: View | None = None  # of the vector that was looked at last
-        self._run: Run | None = None  # the one that works, is held or was the last
+        self.run: Run | None = None  # the one that works, is held or was the last
+        self.is_stopped = False  # what works ends as soon as it can
+        self._before: Outcome | None = None  # the outcome before the run that works
         self._shown: Run | None = None  # the one whose trajectory it is
         self._thread: threading.Thread | None = None
-        self._stop, self._lock = False, threading.Lock()
+        self._lock = threading.Lock()
         self._encoded = lru_cache(maxsize=1)(lambda text: self.inverter.encoder.encode([text]))
 
     @property
-    def found(self) -> Found | None:
-        """The best text of a search that is running."""
-        return self._run.found if self.state == RUNNING else None
+    def open_until(self) -> int:
+        """The step of the trajectory from which on nothing that is visible may change."""
+        settings = self._shown.settings
+        if POLICY_BY_NAME[settings.policy] not in REMASKING and not settings.max_queries:
+            return 0
+        return self.trajectory.num_steps + (self.state != IDLE)
 
     def invert(self, settings: Settings) -> None:
         """Start from all masks but the pinned tokens."""
         self._refuse_while_running()
         self._go(self._from_masks(settings), np.inf)
+
+    def search(self, settings: Settings) -> None:
+        """Ask the encoder, from the draft that is shown where these settings gave it, else from a new one."""
+        self._refuse_while_running()
+        settings.check(self.limits)
+        if not settings.max_queries:
+            raise out_of_range("max_queries", 1, self.limits.max_queries, 0)
+        self._go(self._closer(settings) or self._from_masks(settings), np.inf)
 
     def run_on(self, settings: Settings, step: int | None = None) -> None:
         """Go on from what stands at `step` (default: the last one), with the pins and masks set since."""
@@ -77,7 +94,7 @@ class Session:
     def stop(self) -> None:
         """End the work within one step; what was seen so far stays. Without work it does nothing."""
         with self._lock:
-            self._stop, was_held = True, self.state == HELD
+            self.is_stopped, was_held = True, self.state == HELD
         if was_held:
             self._finish()
 
@@ -88,6 +105,11 @@ class Session:
         if self.state == RUNNING:
             raise TimeoutError(f"still running after {timeout} s")
 
+    def occupy(self, work: Callable[[], None]) -> None:
+        """Do other work in this session's thread: nothing else runs beside it, and its errors are told."""
+        self._refuse_while_running()
+        self._start(lambda: (work(), self._idle()))
+
     def look(self, settings: Settings) -> View:
         """The vector that these settings give; `view` is it from now on.
 
@@ -97,6 +119,10 @@ class Session:
         self.error = ""
         given = self._encoded(settings.text) if settings.vector is None else np.array([settings.vector], np.float64)
         self.view = View.of(given, settings, self.inverter.config.embedding_cond_dim)
+        if settings.vector is None:
+            ids, most = self.inverter.tokenizer.encode([settings.text])[0], self.inverter.config.max_seq_len
+            told = advice(settings.text, ids, self.inverter.tokenizer, most)
+            self.view = replace(self.view, pieces=len(ids), advice=told)
         self.changed()
         return self.view
 
@@ -129,6 +155,8 @@ class Session:
             raise InputError("there is no text yet; press Invert first")
         if position not in range(len(self.trajectory)):
             raise InputError(f"there is no position {position} in a text of {len(self.trajectory)} tokens")
+        if position not in self._columns(None):
+            raise InputError(f"the search took away what stood at position {position}; choose another token")
 
     def _refuse_while_running(self) -> None:
         if self.state == RUNNING:
@@ -140,12 +168,24 @@ class Session:
             raise InputError(f"there is no step {step}; there are 0 to {last}")
         return last if step is None else step
 
+    def _columns(self, step: int | None) -> list[int]:
+        """The columns that hold a token at `step`: column of every position of its text."""
+        return np.flatnonzero(self.trajectory.tokens[self._at(step)] != ABSENT).tolist()
+
+    def _pins(self, step: int | None) -> dict[int, int]:
+        """The pinned tokens by their positions in the text that stands at `step`."""
+        columns = self._columns(step)
+        if not set(self.pinned) <= set(columns):
+            raise InputError("a pinned token does not stand in this step yet; release it, or choose a later step")
+        return {columns.index(i): token for i, token in sorted(self.pinned.items())}
+
     def _grid(self, step: int | None) -> tuple[dict[int, int], set[int]]:
         """Tokens by position as a run from `step` would find them but for the pinned, and what it would write."""
-        tokens = self.trajectory.tokens[self._at(step)].tolist()
-        hidden = self.masked | {i for i, token in enumerate(tokens) if token == self.trajectory.mask_token_id}
-        start = {i: token for i, token in enumerate(tokens) if i not in hidden and i not in self.pinned}
-        return start, hidden - set(self.pinned)
+        row, mask, columns = self.trajectory.tokens[self._at(step)], self.trajectory.mask_token_id, self._columns(step)
+        hidden = {i for i, column in enumerate(columns) if column in self.masked or row[column] == mask}
+        pins = self._pins(step)
+        start = {i: int(row[column]) for i, column in enumerate(columns) if i not in hidden and i not in pins}
+        return start, hidden - set(pins)
 
     def _is_about(self, settings: Settings) -> bool:
         """True when what is shown came from the same input."""
@@ -155,10 +195,14 @@ class Session:
         """From all masks but the pinned."""
         if not self._is_about(settings):
             self.pinned, self.masked = {}, set()  # positions of another text mean nothing here
-        if self.pinned and len(self.pinned) == len(self.trajectory):
-            raise InputError("every token is pinned, so there is nothing to write; release one")
-        steering = {"length": len(self.trajectory), "pinned": dict(self.pinned)} if self.pinned else {}
-        return Run(self.inverter, settings, self.look(settings).vector, steering)
+        steering = {}
+        if self.pinned:
+            steering = {"length": len(self._columns(None)), "pinned": self._pins(None)}
+            if len(self.pinned) == steering["length"]:
+                raise InputError("every token is pinned, so there is nothing to write; release one")
+        run = Run(self.inverter, settings, self.look(settings).vector, steering)
+        self.pinned = dict(steering.get("pinned", {}))  # the new text has no columns without a token
+        return run
 
     def _from_step(self, settings: Settings, step: int | None) -> Run:
         if not self._is_about(settings):
@@ -166,7 +210,7 @@ class Session:
         start, hidden = self._grid(step)
         if not hidden:
             raise InputError("nothing is masked here; mask a token, go back some steps, or press Invert")
-        steering = {"length": len(self.trajectory), "pinned": dict(self.pinned), "start": start}
+        steering = {"length": len(self._columns(step)), "pinned": self._pins(step), "start": start}
         if POLICY_BY_NAME.get(settings.policy) not in REMASKING:  # more steps would show nothing
             steering["num_steps"] = min(settings.num_steps, len(hidden))
         before = {name: getattr(self.trajectory, name)[: self._at(step) + 1] for name in ROWS}
@@ -174,50 +218,101 @@ class Session:
 
     def _held(self, settings: Settings, step: int | None) -> Run | None:
         """The held run, if it can simply go on: nothing was changed since."""
-        if self.state != HELD or settings != self._run.settings:
+        if self.state != HELD or settings != self.run.settings:
             return None
-        is_steered = self.masked or self.pinned != self._run.steering.get("pinned", {})
-        return None if is_steered or self._at(step) < self.trajectory.num_steps else self._run
+        is_steered = self.masked or self._pins(None) != self.run.steering.get("pinned", {})
+        return None if is_steered or self._at(step) < self.trajectory.num_steps else self.run
+
+    def _closer(self, settings: Settings) -> Run | None:
+        """A search from the draft that is shown, if it is the one that these settings give."""
+        run = self.run
+        if self.state != IDLE or run is None or self.masked or not run.is_whole or not self._is_about(settings):
+            return None
+        if replace(run.settings, max_queries=settings.max_queries) != settings:
+            return None
+        if self._pins(None) != run.steering.get("pinned", {}):
+            return None
+        if run.cosine is not None and run.cosine >= SAME:
+            raise InputError("this text has the same vector already; no search comes closer")
+        if run.settings == settings:
+            spent = f"{run.encoder_queries:,} of {settings.max_queries:,} queries"
+            raise InputError(f"the search has ended here after {spent}; raise the budget, or choose another seed")
+        return run.closer(settings.max_queries)
 
     def _go(self, run: Run, allowed: float) -> None:
         """Work for as many steps, then hold."""
-        self._run, self.state, self._stop = run, RUNNING, False
-        self._thread = threading.Thread(target=self._work, args=(allowed,), daemon=True, name="inversion")
+        self.run, self._before, self.outcome = run, self.outcome or self._before, None
+        self._start(partial(self._work, allowed))
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self.state, self.is_stopped = RUNNING, False
+        self.changed()  # before the caller goes on: whoever asked sees that it works
+        self._thread = threading.Thread(target=self._guarded, args=(work,), daemon=True, name="inversion")
         self._thread.start()
 
-    def _work(self, allowed: float) -> None:
-        self.changed()
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            for seen in self._run.work:
-                self._show(self._run.trajectory)
-                if isinstance(seen, Step):
-                    allowed -= seen.index > 0
-                    with self._lock:  # a Stop comes before or after this, not between
-                        holds = allowed <= 0 and seen.index < seen.num_steps and not self._stop
-                        self.state = HELD if holds else RUNNING
-                    if holds:
-                        return self.changed()
-                if self._stop:
-                    break
-            self._finish()
+            work()
         except Exception as error:  # in a thread nobody else would hear of it, and the person would wait for ever
-            self.error, self.outcome, self.state = said(error), None, IDLE
-            self.changed()
+            self.error, self.outcome = said(error), None
+            self._idle()
+
+    def _work(self, allowed: float) -> None:
+        if self.run.steps:
+            self._show(self.run.trajectory)
+        for seen in self.run.work:
+            if isinstance(seen, Found):
+                self._edit(seen)
+            else:
+                self._show(self.run.trajectory)
+                if self._holds(seen, allowed := allowed - (seen.index > 0)):
+                    return self.changed()
+            if self.is_stopped:
+                break
+        self._finish()
+        return None
+
+    def _holds(self, step: Step, allowed: float) -> bool:
+        with self._lock:  # a Stop comes before or after this, not between
+            holds = allowed <= 0 and step.index < step.num_steps and not self.is_stopped
+            self.state = HELD if holds else RUNNING
+        return holds
 
     def _finish(self) -> None:
-        self._show(self._run.result)
-        self.outcome, self.state = Outcome.of(self._run, self.outcome), IDLE
+        if self.run.cosine is not None:
+            self.cosines[self.trajectory.num_steps] = self.run.cosine
+        self.outcome = Outcome.of(self.run, self._before)
+        self._idle()
+
+    def _idle(self) -> None:
+        self.state = IDLE
         self.changed()
 
     def _show(self, own: Trajectory) -> None:
         """Put what the run has written behind what it goes on from."""
-        self._shown, since, known = self._run, 0, {}
-        if self._run.before is not None:
-            (own, since), known = joined(self._run.before, own), self.pinned_since
-        self.pinned_since = {i: known.get(i, since) for i in self._run.steering.get("pinned", {})}
+        self._shown, since, known, columns = self.run, 0, {}, range(len(own))
+        if self.run.before is not None:
+            columns = np.flatnonzero(self.run.before.tokens[-1] != ABSENT).tolist()
+            (own, since), known = joined(self.run.before, own), self.pinned_since
+        pinned = (columns[i] for i in self.run.steering.get("pinned", {}))
+        self.pinned_since = {i: known.get(i, since) for i in pinned}
+        earlier = {step: cosine for step, cosine in self.cosines.items() if step <= since} if since else {}
+        self.cosines = earlier | {since + step: cosine for step, cosine in self.run.cosines.items()}
         if own.num_steps == since:
             self.masked = set()  # from here on they are masked in the grid itself
         self.trajectory = own
+        self.changed()
+
+    def _edit(self, found: Found) -> None:
+        """Put what a search found behind the draft, as a step of its own where it is another text."""
+        before = self._columns(None)
+        if found.tokens != tuple(self.trajectory.tokens[-1, before].tolist()):
+            pieces = self.inverter.tokenizer.pieces(found.tokens)
+            self.trajectory = edited(self.trajectory, found.tokens, pieces, found.text)
+            to = dict(zip(before, self._columns(None), strict=False))  # a pinned token keeps its place in the text
+            self.pinned = {to[i]: token for i, token in self.pinned.items()}
+            self.pinned_since = {to[i]: step for i, step in self.pinned_since.items()}
+        self.cosines[self.trajectory.num_steps] = found.cosine
         self.changed()
 
 

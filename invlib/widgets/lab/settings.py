@@ -16,10 +16,10 @@ from invlib.policies import POLICY_BY_NAME
 from invlib.search import BestOf, Strategy, SwapBeam
 
 DRAFTS = 32  # encoded before a search edits the closest of them
-LABELS = {"num_steps": "steps", "max_queries": "the search budget"} | {
+LABELS = {"num_steps": "steps", "max_queries": "the search budget", "guidance_scale": "the guidance"} | {
     name: f"the {name}" for name in ("text", "perturbation", "strength", "policy", "seed")
 }
-KINDS_IN_WORDS = {"int": "a whole number", "float": "a number", "str": "text"}
+KINDS_IN_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Limits:
     num_steps: int = 64
     candidates: int = 32
     max_queries: int = 2000
+    seed: int = 2**31 - 1
+    guidance_scale: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Settings:
 
     perturbation, strength: a key of `KINDS` and its strength; of Gaussian noise, 0 leaves the vector as it is.
     candidates: drafts, of which the likeliest stays. max_queries: of the encoder, for a search; 0 for none.
+    watch: encode the text of every step, for its cosine; a query each.
     """
 
     text: str = ""
@@ -71,6 +74,8 @@ class Settings:
     candidates: int = 1
     max_queries: int = 0
     seed: int = 0
+    guidance_scale: float = 1.0
+    watch: bool = False
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Settings":
@@ -95,10 +100,11 @@ class Settings:
                 raise InputError(f"there is no {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
         if not math.isfinite(self.strength):
             raise InputError(f"the strength must be a number, got {self.strength!r}")
-        for name, low in (("num_steps", 1), ("candidates", 1), ("max_queries", 0), ("seed", 0)):
-            value, most = getattr(self, name), getattr(limits, name, 2**63 - 1)
+        counts = {"num_steps": 1, "candidates": 1, "seed": 0, "guidance_scale": 0}
+        for name, low in (counts | {"max_queries": 1} if self.max_queries else counts).items():  # 0: no search
+            value, most = getattr(self, name), getattr(limits, name)
             if not low <= value <= most:
-                raise InputError(f"{LABELS.get(name, name)} must be from {low} to {most:,}, got {value:,}")
+                raise out_of_range(name, low, most, value)
 
     def is_same_input(self, other: "Settings") -> bool:
         """True when both invert the same text or vector."""
@@ -119,6 +125,8 @@ class Settings:
         options: dict[str, Any] = {"num_steps": self.num_steps, "policy": POLICY_BY_NAME[self.policy]}
         if self.candidates > 1:
             options |= {"candidates": self.candidates, "order_noise": 1.0}
+        if self.guidance_scale != 1:
+            options["guidance_scale"] = self.guidance_scale
         return options | ({"search": self.search} if self.max_queries else {"verify": True})
 
     @property
@@ -129,6 +137,11 @@ class Settings:
         return (BestOf(DRAFTS), SwapBeam(max_queries=self.max_queries))
 
 
+def out_of_range(name: str, low: float, most: float, value: float) -> InputError:
+    """The error of a number outside its limits, in the words of the page."""
+    return InputError(f"{LABELS.get(name, name)} must be from {low:,} to {most:,}, got {value:,}")
+
+
 @dataclass(frozen=True)
 class View:
     """A vector as a person sees it, and what a store holds of it."""
@@ -137,6 +150,8 @@ class View:
     norm: float  # of what the store holds
     stored: int  # numbers in the store
     cosine: float  # to the clean vector; 1 where nothing happened to it
+    pieces: int = 0  # of the text; 0 where a vector was given
+    advice: str = ""  # why that text cannot come back whole
 
     @classmethod
     def of(cls, given: np.ndarray, settings: Settings, embed_dim: int) -> "View":

@@ -17,7 +17,7 @@ class Steering {
   standing(player, position) {
     const { pinned, masked } = this.set;
     const isMasked = masked.includes(position);
-    const isWritten = player.frames.tokens[player.step][position] !== MASKED;
+    const isWritten = player.frames.piece(player.step, position) >= 0;
     return { isPinned: String(position) in pinned, isMasked, isWritten: isWritten && !isMasked };
   }
 
@@ -30,19 +30,19 @@ class Steering {
   open(player, position) {
     this.close();
     if (this.lab.isRunning) return;
-    player.pause();
+    player.timeline.pause();
     const menu = h("div", { class: "menu", role: "toolbar", "aria-label": `Token ${position}` });
     const done = (act) => () => {
       menu.remove();
       act?.();
-      player.cells[position]?.focus();
+      player.tokens.cells[position]?.focus();
     };
     menu.append(...this.choices(player, position, done), this.wordField(position, done));
     on(menu, {
       keydown: (event) => event.key === "Escape" && done()(),
       focusout: ({ relatedTarget }) => relatedTarget && !menu.contains(relatedTarget) && menu.remove(),
     });
-    this.place(menu, player.cells[position]);
+    this.place(menu, player.tokens.cells[position]);
     this.menu = menu;
   }
 
@@ -101,26 +101,28 @@ class Steering {
     if (this.lab.isRunning) return undefined;
     const { pinned, masked } = this.set;
     if (masked.includes(position)) return { mark: "remasked", word: "[MASK]", meaning: "to be written anew" };
-    const now = player.word(player.frames.tokens[player.step][position]);
-    const wasPinned = player.pinned.get(position) <= player.step;
+    const now = player.frames.word(player.frames.piece(player.step, position));
+    const wasPinned = player.frames.isPinned(player.step, position);
     const word = pinned[String(position)];
     if (word === undefined) return wasPinned ? { mark: "released", word: now, meaning: "no longer pinned" } : undefined;
     if (wasPinned && now === visible(word)) return undefined;
     return { mark: "pinned", word, meaning: "pinned for the next run" };
   }
 
-  // Beside an alternative: pin that one instead.
-  offer(position, piece) {
-    const pin = button(`Pin ${piece} instead`, "pinned", () => this.lab.send("pin", { position, token: piece }));
+  // Beside an alternative: pin that one; instead of what stands, unless it is that.
+  offer(position, piece, stands) {
+    const label = stands ? `Pin ${piece}, which stands here` : `Pin ${piece} instead`;
+    const pin = button(label, "pinned", () => this.lab.send("pin", { position, token: piece }));
     pin.classList.add("offer");
     return pin;
   }
 
   // Called whenever a step is shown: the person runs on from there.
   shown({ step, frames }) {
+    this.lab.drawResult();
     const { pinned, masked } = this.set;
-    const isHidden = (piece, i) => (piece === MASKED || masked.includes(i)) && !(i in pinned);
-    const hidden = frames.tokens[step].filter(isHidden).length;
+    const isHidden = (piece, i) => (piece === MASKED || (piece >= 0 && masked.includes(i))) && !(i in pinned);
+    const hidden = frames.told.tokens[step].filter(isHidden).length;
     const held = Object.keys(pinned).length;
     const hints = [];
     if (held) hints.push(`${count(held, "token")} pinned: Invert writes all others anew.`);
