@@ -5,7 +5,7 @@ import os
 import socket
 from html import escape
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from jupyter_server.base.handlers import FileFindHandler
 from jupyter_server.services.kernels.handlers import KernelHandler
@@ -29,6 +29,8 @@ class Door:
     """In front of every address: a page that calls this server by a foreign name is refused (DNS rebinding)."""
 
     def prepare(self):
+        if "\0" in unquote(self.request.path):
+            raise HTTPError(400)  # no file has such a name, and a file system stumbles over it
         if not is_ours(self.request.host, self.settings["names"]):
             raise HTTPError(403, "not served under the name %s", self.request.host)
         return super().prepare()
@@ -83,6 +85,12 @@ class Channels(Door, VoilaKernelWebsocketHandler):
         if not self.has_left:
             self.kernel_manager.joined(kernel_id, self)
             await super().open(kernel_id)
+
+    def on_message(self, message: str | bytes) -> None:
+        try:
+            super().on_message(message)
+        except Exception:  # a parser's own, of whatever kind: it was no message
+            self.close(1007, "not a Jupyter message")
 
     def on_close(self) -> None:
         self.has_left = True

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 import uuid
 from itertools import product
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psutil
 import pytest
@@ -118,7 +118,7 @@ class Visit:
         return connect(url, additional_headers={"Cookie": self.cookie}, max_size=None, **options)
 
     def leave(self) -> None:
-        data = f"_xsrf={self.cookie.partition('=')[2]}".encode()
+        data = urlencode({"_xsrf": self.cookie.partition("=")[2].strip('"')}).encode()
         status = ask(self.demo, f"/voila/api/shutdown/{self.kernel}", method="POST", data=data, Cookie=self.cookie)[0]
         assert status == 204
 
