@@ -134,13 +134,13 @@ def plot_panels(
     for ax, (name, own) in zip(axes.flat, groups, strict=False):
         for other, rows in table.groupby(keys, sort=False):
             if other[0] != name:
-                ax.plot(rows[x], rows["value"], "-", color=LINE, lw=0.8, zorder=0)
+                ax.plot(rows[x], rows["value"], ".-", color=LINE, lw=0.8, ms=3, zorder=0)
         for kind, rows in own.groupby(line or by, sort=False):
             xerr = _bars(rows, x, f"{x}_") if f"{x}_low" in rows else None
             _interval(ax, shown[str(kind) if line else "inverted"], rows[x], rows, label=kind, xerr=xerr)
         for level in levels.values():
             ax.axhline(level, ls=":", lw=1, color=REFERENCE)
-        ax.set_title(str(name))
+        ax.set_title(_shown(str(name)))
     for name, level in levels.items():
         _level(axes[0, 0], level, name)
     if line:

@@ -53,10 +53,6 @@ class Picture(Page):
     svg: str
 
 
-class Marked(str):
-    """Text whose recovered words are marked: it is HTML already."""
-
-
 def picture(drawn: Axes | Figure | np.ndarray, caption: str, alt: str) -> Picture:
     """A drawn figure as an SVG in both themes. The figure is closed, so that no notebook shows it twice.
 
@@ -80,60 +76,52 @@ def themed(svg: str) -> str:
     body = re.sub(r' (width|height)="[\d.]+pt"', "", svg[svg.index("<svg ") :], count=2)
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     used = sorted({colour for colour in HEX.findall(body) if colour in DARK})
-    light, dark = (" ".join(f"--{c[1:]}: {to};" for c, to in pairs) for pairs in (_same(used), _partners(used)))
+    light = " ".join(f"--{colour[1:]}: {colour};" for colour in used)
+    dark = " ".join(f"--{colour[1:]}: {DARK[colour]};" for colour in used)
     body = HEX.sub(lambda found: f"var(--{found[0][1:]})" if found[0] in DARK else found[0], body)
     theme = f"<style>svg {{ {light} }} @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
     return re.sub(r"(<svg [^>]*>)", lambda found: found[0] + theme, body, count=1)
 
 
-def _same(colours: list[str]) -> list[tuple[str, str]]:
-    return [(colour, colour) for colour in colours]
-
-
-def _partners(colours: list[str]) -> list[tuple[str, str]]:
-    return [(colour, DARK[colour]) for colour in colours]
-
-
-def table(frame: pd.DataFrame, digits: int = 3) -> Page:
+def table(frame: pd.DataFrame, digits: int = 3, *, recovered: str = "", of: str = "") -> Page:
     """A data frame to be read: no counter beside the rows, numbers to the right and with separators.
 
-    A named index is a column. Text that `marked` gives keeps its marks.
+    An index with names, or of names, is a column. recovered: columns of texts, with a bar between them, in which the
+    words of column `of` are bold.
     """
-    if any(frame.index.names):
-        frame = frame.reset_index()
-    elif not isinstance(frame.index, pd.RangeIndex) and frame.index.dtype == object:
-        frame = frame.rename_axis("").reset_index()
-    cells = [[_cell(value, digits) for value in row] for row in frame.itertuples(index=False, name=None)]
-    right = [
-        all(NUMBER.fullmatch(row[place]) or row[place] in ("", "–") for row in cells) for place in range(frame.shape[1])
-    ]
+    if any(frame.index.names) or not pd.api.types.is_numeric_dtype(frame.index):
+        frame = frame.rename_axis([name or "" for name in frame.index.names]).reset_index()
+    shown = frame.map(lambda value: _cell(value, digits)).astype(object)
+    right = [shown[name].map(lambda cell: bool(NUMBER.fullmatch(cell)) or cell in ("", "–")).all() for name in shown]
+    for name in filter(None, recovered.split("|")):
+        shown[name] = [marked(*pair) for pair in zip(frame[of], frame[name], strict=True)]
+    names = [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
     kinds = [' class="number"' if is_number else "" for is_number in right]
-    heads = (" ".join(map(str, filter(None, name))) if isinstance(name, tuple) else str(name) for name in frame.columns)
-    head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, heads, strict=True))
-    lines = ["".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in cells]
+    head = "".join(f"<th{kind}>{escape(name.replace('_', ' '))}</th>" for kind, name in zip(kinds, names, strict=True))
+    lines = [
+        "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in shown.to_numpy()
+    ]
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
     html = f'<div class="invlib-table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
     return Page(html + TABLE_STYLE, frame.to_string(index=False, float_format=f"{{:.{digits}f}}".format))
 
 
 def _cell(value: Any, digits: int) -> str:
-    if isinstance(value, Marked):
-        return str(value)
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
         return "–" if np.isnan(value) else f"{value:,.{digits}f}"
-    return escape(str(value))
+    return escape(str(value).replace("_", " ") if str(value).isidentifier() else str(value))
 
 
-def marked(reference: str, text: str) -> Marked:
-    """A recovered text, with every word that the reference has as well in bold; each of its words counts once."""
+def marked(reference: str, text: str) -> str:
+    """A recovered text as HTML: bold is every word that the reference has too; each of its words counts once."""
     left, shown = Counter(words(reference)), []
     for piece in text.split():
         own = Counter(words(piece))
         is_there = bool(own) and own <= left
         left -= own if is_there else Counter()
         shown.append(f"<b>{escape(piece)}</b>" if is_there else escape(piece))
-    return Marked(" ".join(shown))
+    return " ".join(shown)

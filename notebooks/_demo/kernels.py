@@ -119,7 +119,8 @@ class Kernels(AsyncMappingKernelManager):
 
     async def shutdown_kernel(self, kernel_id: str, now: bool = False, restart: bool = False) -> None:
         """At once: nothing in it is worth a farewell, and somebody may be waiting for the seat."""
-        await super().shutdown_kernel(kernel_id, now=True, restart=restart)
+        if kernel_id in self:  # a page may have ended it already
+            await super().shutdown_kernel(kernel_id, now=True, restart=restart)
 
     def joined(self, kernel_id: str, page: Any) -> None:
         """A page has opened its connection."""

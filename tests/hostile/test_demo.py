@@ -46,7 +46,7 @@ def ask(demo: Demo, path: str, *, method: str = "GET", data: bytes | None = None
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(demo.address.rstrip("/") + path, data, named, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.headers, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode(errors="replace")
@@ -212,7 +212,7 @@ def test_no_message_of_a_visitor_is_executed(demo, visitor, tmp_path):
         plain.send(json.dumps(asked))
         kinds = {}
         while kinds.get("kernel_info_reply") != asked["header"]["msg_id"]:
-            answer = json.loads(plain.recv(timeout=60))
+            answer = json.loads(plain.recv(timeout=300))
             kinds[answer["header"]["msg_type"]] = answer["parent_header"].get("msg_id")
     assert not marker.exists()
     assert not {"execute_reply", "execute_result", "inspect_reply", "history_reply", "debug_reply"} & set(kinds)
@@ -239,7 +239,7 @@ def test_a_broken_message_costs_nobody_but_its_sender(demo, visitor, sent):
         broken.send(sent)
     with visitor.connect() as sound:
         sound.send(json.dumps(message("kernel_info_request", "shell", {})))
-        while json.loads(sound.recv(timeout=60))["header"]["msg_type"] != "kernel_info_reply":
+        while json.loads(sound.recv(timeout=300))["header"]["msg_type"] != "kernel_info_reply":
             pass
 
 
