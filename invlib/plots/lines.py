@@ -41,7 +41,7 @@ def plot_confidence(trajectories: Sequence[Trajectory], ax: Axes | None = None) 
     ax.plot(spread[0.5], "o-", color=BLUE)
     last = spread.iloc[-1]
     ends = {"median": last[0.5], "half of the tokens": last[0.25], "nine in ten tokens": last[0.05]}
-    _name_ends(ax, [(spread.index[-1], value, name, BLUE) for name, value in ends.items()])
+    _name_ends(ax, [(float(spread.index[-1]), float(value), name, BLUE) for name, value in ends.items()])
     ax.xaxis.get_major_locator().set_params(integer=True)
     return _set(ax, xlabel="step", ylabel="probability when written", ylim=(0, 1.02))
 
@@ -109,7 +109,7 @@ def plot_intervals(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None)
         beside = 0.15 * (place - (len(groups) - 1) / 2)
         along = rows[x].map(names.index) + beside if named else rows[x]
         _interval(ax, shown[str(name)], along, rows, label=name, ls="none" if named else DASHES[place % len(DASHES)])
-        ends.append((along.iloc[-1], rows["value"].iloc[-1], str(name), shown[str(name)]))
+        ends.append((float(along.iloc[-1]), float(rows["value"].iloc[-1]), str(name), shown[str(name)]))
     if named:
         ax.set_xticks(range(len(names)), names)
     ax.legend(**ABOVE)
@@ -199,7 +199,9 @@ def plot_sweep(table: pd.DataFrame, metric: str = "token_f1") -> Figure:
 
 def _interval(ax: Axes, colour: str, x: pd.Series, rows: pd.DataFrame, **style) -> None:
     """The values of one group over x with their intervals, in its colour and the marker of that colour."""
-    ax.errorbar(x, rows["value"].to_numpy(), yerr=_bars(rows), color=colour, marker=MARKS[colour], **style)
+    ax.errorbar(
+        x, rows["value"].to_numpy(), yerr=_bars(rows), color=colour, marker=MARKS[colour], clip_on=False, **style
+    )
 
 
 def _bars(rows: pd.DataFrame, value: str = "value", prefix: str = "") -> np.ndarray:

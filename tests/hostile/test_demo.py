@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import urllib.error
 import urllib.request
@@ -111,14 +112,15 @@ class Visit:
         assert status == 200
         told = page.partition('<script id="jupyter-config-data" type="application/json">')[2]
         self.kernel = json.loads(told.partition("</script>")[0])["kernelId"]
-        self.cookie = headers["Set-Cookie"].partition(";")[0]
+        self.cookie = "; ".join(one.partition(";")[0] for one in headers.get_all("Set-Cookie"))
+        self.token = re.search('_xsrf="?([^";]+)', self.cookie)[1]
 
     def connect(self, **options):
         url = f"ws://{self.demo.host}/api/kernels/{self.kernel}/channels?session_id={uuid.uuid4().hex}"
         return connect(url, additional_headers={"Cookie": self.cookie}, max_size=None, **options)
 
     def leave(self) -> None:
-        data = urlencode({"_xsrf": self.cookie.partition("=")[2].strip('"')}).encode()
+        data = urlencode({"_xsrf": self.token}).encode()
         status = ask(self.demo, f"/voila/api/shutdown/{self.kernel}", method="POST", data=data, Cookie=self.cookie)[0]
         assert status == 204
 

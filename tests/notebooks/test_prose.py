@@ -102,5 +102,5 @@ def test_every_figure_has_its_words_follows_the_theme_and_is_large_enough_to_rea
             assert len(alt) > 20 and re.search(r"<figcaption>.{15,}</figcaption>", figure)
             svg = base64.b64decode(encoded).decode()
             width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
-            assert min(float(size) for size in re.findall(r"font: ([\d.]+)px", svg)) * 688 / width >= 9
+            assert min(float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)) * 688 / width >= 9
             assert not set(re.findall("#[0-9a-f]{6}", svg.split("</style>", 1)[1])) & set(DARK)
