@@ -53,7 +53,8 @@ def plot_modulation(modulation: Modulation) -> Figure:
     for ax, (name, size) in zip(axes.flat, sizes.items(), strict=True):
         sublayers = dict(zip(SUBLAYERS, size.unbind(dim=2), strict=True))
         plot_intervals(_spread(sublayers), "layer", "group", ax)
-        ax.get_legend().remove()
+        for own in (ax.get_legend(), *ax.texts):  # one legend serves all panels
+            own.remove()
         _set(ax, title=name, ylim=(0, None), xlabel="layer")
     axes[0, 0].set_ylabel("RMS over channels\n(bars: standard deviation)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
