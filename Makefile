@@ -7,11 +7,13 @@ HOST = 127.0.0.1
 PORT = 8080
 # In a container people are root, and Jupyter wants to hear that they know.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+# No news and no look for updates: nothing asks the network, and no pop-up covers the page.
+QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 .PHONY: lab demo report test notebooks hostile sbom
 
 lab: $(READY)  ## open JupyterLab on the first notebook
-	$(PY) -m jupyterlab $(AS_ROOT) notebooks/01_load_the_checkpoint.ipynb
+	$(PY) -m jupyterlab $(AS_ROOT) $(QUIET) --ServerApp.root_dir="$(CURDIR)" notebooks/01_load_the_checkpoint.ipynb
 
 demo: $(READY)  ## serve the inversion lab at http://localhost:8080, without Jupyter
 	$(PY) notebooks/_demo/serve.py --host $(HOST) --port $(PORT)

@@ -72,7 +72,7 @@ def serving(command: Sequence, url: str, log: Path, env: Mapping[str, str]) -> I
             yield _answer(server, url, log)
         finally:
             server.terminate()  # its kernels end with it
-            server.wait(60)
+            server.wait(180)
 
 
 def _answer(server: subprocess.Popen, url: str, log: Path) -> float:

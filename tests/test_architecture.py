@@ -40,10 +40,12 @@ FLOORS = {
     ),
     "sources": ("__init__", "opening", "arrays databases texts", "tables", "records source", "cells"),
     "perturb": ("__init__", "mix noise quantise reduce secret", "perturbation"),
+    "plots": ("__init__", "cells lines picture", "style"),
     "search": ("__init__", "remask swap_beam", "edits strategy", "target", "quick", "ledger"),
     "studies": (
         "__init__ __main__",
-        "ablations calibration search tables",
+        "frontier",
+        "ablations calibration search tables vanishing",
         "attackers likelihood sweep utility",
         "score",
         "leaks results",

@@ -1,6 +1,7 @@
 """Figures: what they show, not how they look."""
 
 import dataclasses
+import re
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -9,16 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
+from invlib.errors import InputError
 from invlib.model import Modulation
 from invlib.plots import (
     MASKED,
+    marked,
+    picture,
     plot_confidence,
-    plot_frontier,
     plot_gain,
     plot_intervals,
     plot_logit_lens,
     plot_modulation,
     plot_order,
+    plot_panels,
     plot_plane,
     plot_reliability,
     plot_scores,
@@ -26,8 +30,10 @@ from invlib.plots import (
     plot_sweep,
     plot_token_gradients,
     plot_trajectory,
+    table,
     use_style,
 )
+from invlib.plots.style import DARK, MEANINGS, colours
 from invlib.probes import Components
 from invlib.trajectory import Trajectory
 
@@ -91,17 +97,15 @@ def test_the_modulation_plot_shows_root_mean_squares(gated):
     per_row = torch.tensor([-1.0, 2.0, 3.0])[:, None, None, None]  # mean size 2, standard deviation √(2/3)
     value = (per_sublayer * per_row).repeat(1, 1, 1, 2) * torch.tensor([1.0, 7.0]) / 5  # RMS of 1 and 7 is 5
     modulation = Modulation(value, 2 * value, 3 * value if gated else None, value[:, 0, 0], value[:, 0, 0])
-    ax = plot_modulation(modulation)
-    drawn = {container.get_label(): container for container in ax.containers}
-    assert list(drawn) == [label.get_text() for label in ax.get_legend().get_texts()]
-    assert list(drawn) == ["gate"] * gated + ["scale", "shift"]
+    panels = {ax.get_title(loc="left"): ax for ax in plot_modulation(modulation).axes}
+    assert list(panels) == ["gate"] * gated + ["scale", "shift"]
     for name, factor in {"gate": 3, "scale": 1, "shift": 2}.items():
-        if name in drawn:
-            np.testing.assert_allclose(drawn[name][0].get_ydata(), factor * np.array([2, 4, 6, 8]), rtol=1e-5)
-            np.testing.assert_allclose(
-                spreads(drawn[name]), factor * np.array([1, 2, 3, 4]) * (2 / 3) ** 0.5, rtol=1e-5
-            )
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0\nattn", "0\nff", "1\nattn", "1\nff"]
+        if name in panels:
+            drawn = {container.get_label(): container for container in panels[name].containers}
+            for sublayer, sizes in {"attention": [1, 3], "feed-forward": [2, 4]}.items():
+                sizes = factor * np.array(sizes)
+                np.testing.assert_allclose(drawn[sublayer][0].get_ydata(), 2 * sizes, rtol=1e-5)
+                np.testing.assert_allclose(spreads(drawn[sublayer]), sizes * (2 / 3) ** 0.5, rtol=1e-5)
 
 
 def spreads(container) -> np.ndarray:
@@ -165,14 +169,15 @@ def test_the_spectrum_is_cumulative_and_marks_the_participation_ratio(components
     curve, mark = ax.lines
     assert curve.get_xdata().tolist() == [1, 2] and curve.get_ydata().tolist() == [0.75, 1.0]
     assert mark.get_xdata()[0] == pytest.approx(1.6) and mark.get_ydata()[0] == pytest.approx(0.9)  # 4² / (3² + 1²)
-    assert curve.get_label() == "modulation: participation ratio 2"
+    assert texts(ax) == ["modulation: 2"]
 
 
-def test_the_plane_shows_every_row_under_its_kind(components):
-    ax = plot_plane(components, ["question", "everyday", "question"])
-    drawn = {points.get_label(): points.get_offsets().tolist() for points in ax.collections}
-    assert drawn == {"question": [[1, 0], [3, 0]], "everyday": [[2, 5]]}
-    assert ax.get_xlabel() == "1st component (75 % of variance)" and ax.get_ylabel() == "2nd component (25 %)"
+def test_the_plane_has_a_panel_for_every_kind_with_the_others_behind(components):
+    question, everyday, *_ = plot_plane(components, ["question", "everyday", "question"]).axes
+    assert [ax.get_title(loc="left") for ax in (question, everyday)] == ["question", "everyday"]
+    others, own = question.collections
+    assert own.get_offsets().tolist() == [[1, 0], [3, 0]] and others.get_offsets().tolist() == [[2, 5]]
+    assert question.figure.get_supxlabel() == "1st component (75 % of variance)"
 
 
 def test_groups_stand_side_by_side_over_names_with_their_intervals():
@@ -204,23 +209,20 @@ def test_the_lens_writes_every_word_and_frames_the_true_ones():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["the", "dog"]
 
 
-PLOTS = (plot_trajectory, plot_order, plot_modulation, plot_scores, plot_confidence, plot_gain, plot_spectrum)
-PLOTS += (plot_plane, plot_token_gradients, plot_logit_lens)
+PLOTS = (plot_trajectory, plot_order, plot_scores, plot_confidence, plot_gain, plot_spectrum)
+PLOTS += (plot_token_gradients, plot_logit_lens)
 
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_a_given_axes_is_used_and_no_other_figure_opened(plot, trajectory, components):
-    value = torch.ones(2, 1, 2, 3)
     scores = pd.DataFrame({"metric": ["cosine"], "value": [0.5], "low": [0.4], "high": [0.6], "attacker": ["inverted"]})
     data = {
         plot_trajectory: [trajectory],
         plot_order: [{"policy": trajectory}],
-        plot_modulation: [Modulation(value, value, value, value[:, 0, 0], value[:, 0, 0])],
         plot_scores: [scores, ["cosine"]],
         plot_confidence: [[trajectory]],
         plot_gain: [torch.ones(2, 3, 2)],
         plot_spectrum: [{"modulation": components}],
-        plot_plane: [components, ["one", "two", "one"]],
         plot_token_gradients: [torch.ones(2, 3), ["a", "b"]],
         plot_logit_lens: [[["a"]], np.ones((1, 1)), ["a"]],
     }
@@ -251,30 +253,38 @@ def swept():
     )
 
 
-def lines(ax):
-    """Label → points, of the lines with error bars."""
-    return {bars.get_label(): bars.lines[0].get_xydata().round(6).tolist() for bars in ax.containers}
+def panels(fig) -> dict[str, list]:
+    """Title → points of its own line, of every panel that is shown."""
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    drawn = {ax.get_title(loc="left"): ax.containers[0].lines[0].get_xydata().round(6).tolist() for ax in shown}
+    assert len(drawn) == len(shown)
+    return drawn
 
 
-def test_the_sweep_plot_draws_a_line_per_perturbation_against_the_cosine_it_leaves(swept):
-    ax = plot_sweep(swept)
-    assert lines(ax) == {"Gaussian noise": [[0.7, 0.3], [0.9, 0.5]], "truncation": [[0.5, 0.25]]}
-    levels = {text.get_text(): text.xy[1] for text in ax.texts}
-    assert levels == {"clean vectors": pytest.approx(0.6), "best control": pytest.approx(0.2)}
-    assert ax.get_ylabel() == "token F1, 95 % interval" and "cosine" in ax.get_xlabel()
-    (bar,) = ax.containers[1].lines[2][1].get_segments()
+def test_the_sweep_has_a_panel_per_perturbation_against_the_cosine_it_leaves(swept):
+    fig = plot_sweep(swept)
+    assert panels(fig) == {"Gaussian noise": [[0.7, 0.3], [0.9, 0.5]], "truncation": [[0.5, 0.25]]}
+    noise, cut = fig.axes[:2]
+    assert {text.get_text(): text.xy[1] for text in noise.texts} == {"clean": 0.6, "control": 0.2}
+    assert fig.get_supylabel() == "token F1, 95 % interval" and "cosine" in fig.get_supxlabel()
+    (bar,) = cut.containers[0].lines[2][0].get_segments()
     np.testing.assert_allclose(bar[:, 1], [0.2, 0.3])
+    behind = [line.get_xydata().round(6).tolist() for line in cut.lines if line.get_color() == "#d5dade"]
+    assert behind == [[[0.7, 0.3], [0.9, 0.5]]], "all others in grey"
 
 
-def test_the_frontier_joins_utility_and_leakage_by_defence_and_strength(swept):
-    inverted = swept[swept["attacker"] == "inverted"]
-    utility = inverted[inverted["metric"] == "vector_cosine"]
-    leakage = inverted[(inverted["metric"] == "token_f1") & (inverted["perturbation"] != "none")]
-    ax = plot_frontier(utility, leakage)
-    assert lines(ax) == {"Gaussian noise": [[0.7, 0.3], [0.9, 0.5]], "truncation": [[0.5, 0.25]]}
-    assert "utility" in ax.get_xlabel() and "leakage" in ax.get_ylabel()
-    looks = [(bars.lines[0].get_color(), bars.lines[0].get_marker()) for bars in ax.containers]
-    assert len({look[0] for look in looks}) == len({look[1] for look in looks}) == 2
+def test_lines_of_a_panel_have_the_colour_of_what_they_mean_and_intervals_both_ways(swept):
+    both = pd.concat(
+        [swept.query("attacker == 'inverted' and metric == 'token_f1'").assign(who=w) for w in ("naive", "adapted")]
+    )
+    both = both.assign(kept=both["strength"], kept_low=both["strength"] - 0.1, kept_high=both["strength"] + 0.2)
+    fig = plot_panels(both, "kept", "perturbation", line="who", xscale="log")
+    ax = fig.axes[1]
+    drawn = {bars.get_label(): bars for bars in ax.containers}
+    assert {name: bars[0].get_color() for name, bars in drawn.items()} == {n: MEANINGS[n] for n in ("naive", "adapted")}
+    across = drawn["naive"].lines[2][0].get_segments()
+    np.testing.assert_allclose([line[:, 0] for line in across], [(-0.09, 0.21), (-0.05, 0.25)])
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["naive", "adapted"]
 
 
 def curves() -> pd.DataFrame:
@@ -304,23 +314,77 @@ def test_the_reliability_plot_shows_every_bin_by_its_share_and_the_diagonal():
     bins = pd.DataFrame(
         {"confidence": [0.2, 0.9], "accuracy": [0.1, 0.8], "low": [0.0, 0.7], "high": [0.3, 0.9], "share": [0.25, 0.75]}
     )
-    ax = plot_reliability({"masked": bins, "inverted": bins.assign(accuracy=[0.1, 0.5], low=0.0)})
-    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 0], [1, 1]])
-    labels = [label.get_text() for label in ax.get_legend().get_texts()]
-    assert labels == ["calibrated", "masked", "inverted"]
-    first, second = ax.collections[1::2]  # error bars, marks, error bars, marks
-    np.testing.assert_array_equal(first.get_offsets(), [[0.2, 0.1], [0.9, 0.8]])
-    np.testing.assert_array_equal(second.get_offsets(), [[0.2, 0.1], [0.9, 0.5]])
-    assert first.get_sizes()[1] == 3 * first.get_sizes()[0]
+    fig = plot_reliability({"masked": bins, "inverted": bins.assign(accuracy=[0.1, 0.5], low=0.0)})
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["masked", "inverted"]
+    for ax, expected in zip(fig.axes, ([[0.2, 0.1], [0.9, 0.8]], [[0.2, 0.1], [0.9, 0.5]]), strict=True):
+        np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 0], [1, 1]])
+        _, marks = ax.collections  # error bars, marks
+        np.testing.assert_array_equal(marks.get_offsets(), expected)
+        assert marks.get_sizes()[1] == 3 * marks.get_sizes()[0]
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda ax: plot_intervals(curves(), "ratio", "condition", ax=ax),
-        lambda ax: plot_reliability({}, ax=ax),
-    ],
-)
-def test_a_given_axes_is_used_by_the_curves_too(draw):
+def test_a_few_lines_carry_their_names_and_no_two_of_them_touch():
+    near = curves().assign(value=[1.0, 2.0, 1.0, 2.01], low=0.9, high=2.1)
+    ax = plot_intervals(near, "ratio", "condition")
+    assert texts(ax) == ["a", "b"] and not ax.get_legend().get_visible()
+    ax.figure.canvas.draw()
+    below, above = (text.get_window_extent() for text in ax.texts)
+    assert below.y1 <= above.y0 + 1
+    assert [text.get_color() for text in ax.texts] == [bars[0].get_color() for bars in ax.containers]
+
+
+def test_a_colour_means_one_thing_and_no_two_names_share_one():
+    found = colours(["someone", "inverted", "shuffled embeddings", "else"])
+    assert found["inverted"] == colours(["naive"])["naive"] and len(set(found.values())) == 4
+    assert set(found.values()) <= set(DARK)
+
+
+# ── on a page ──
+
+
+@pytest.fixture
+def drawn():
+    return picture(plot_intervals(curves(), "ratio", "condition"), "Two <lines>", 'They "rise"')
+
+
+def test_a_picture_has_its_words_and_closes_its_figure(drawn):
+    assert plt.get_fignums() == []
+    shown = drawn._repr_mimebundle_()
+    assert "<figcaption>Two &lt;lines&gt;</figcaption>" in shown["text/html"]
+    assert 'alt="They &quot;rise&quot;"' in shown["text/html"] and shown["text/plain"].startswith("Two <lines>")
+    with pytest.raises(InputError, match="a caption and an alt text"):
+        picture(plot_intervals(curves(), "ratio", "condition"), "Two lines", " ")
+
+
+def test_every_colour_of_a_picture_follows_the_theme_and_drawn_again_it_is_the_same(drawn):
+    head, body = drawn.svg.split("</style>", 1)
+    assert not set(re.findall("#[0-9a-f]{6}", body)) & set(DARK)
+    assert "@media (prefers-color-scheme: dark)" in head and DARK["#0072b2"] in head
+    assert picture(plot_intervals(curves(), "ratio", "condition"), "a", "b").svg == drawn.svg
+
+
+def test_no_letter_of_a_picture_is_smaller_than_nine_pixels_on_a_page(drawn):
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawn.svg)[1])
+    sizes = [float(size) * 688 / width for size in re.findall(r"font-size: ([\d.]+)px", drawn.svg)]
+    assert sizes and min(sizes) >= 9
+
+
+def test_a_table_has_no_counter_and_its_numbers_stand_to_the_right_with_separators():
+    frame = pd.DataFrame({"name": ["a_b", "<c>"], "n": [12345, 6], "share": [0.12345, np.nan], "ok": [True, False]})
+    html = table(frame)._repr_mimebundle_()["text/html"]
+    assert re.findall(r"<th(?: [^>]*)?>(.*?)</th>", html) == ["name", "n", "share", "ok"]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html) == ["a b", "12,345", "0.123", "yes", "&lt;c&gt;", "6", "–", "no"]
+    assert re.findall(r'<td class="number">(.*?)</td>', html) == ["12,345", "0.123", "6", "–"]
+    named = table(frame.set_index("name"))._repr_mimebundle_()["text/html"]
+    assert "<th>name</th>" in named and ">a b<" in named
+
+
+def test_recovered_words_are_bold_and_each_counts_once():
+    assert marked("Meet me at nine.", "meet <b> nine nine.") == "<b>meet</b> &lt;b&gt; <b>nine</b> nine."
+    frame = pd.DataFrame({"sentence": ["Meet me."], "read": ["me too"]})
+    assert "<td><b>me</b> too</td>" in table(frame, recovered="read", of="sentence").html
+
+
+def test_a_given_axes_is_used_by_the_curves_too():
     ax = plt.subplots()[1]
-    assert draw(ax) is ax and len(plt.get_fignums()) == 1
+    assert plot_intervals(curves(), "ratio", "condition", ax=ax) is ax and len(plt.get_fignums()) == 1

@@ -25,7 +25,9 @@ from invlib.studies.results import commit_of_this_clone, machine, write_json, wr
 from invlib.studies.sweep import CACHE, sweep
 from invlib.studies.utility import Retrieval, cost, read_retrieval
 
-DATA = PACKAGE.parent / "data"
+# Beside the package in a clone; where the package was installed without one, beside whoever reads it.
+_PLACES = (PACKAGE.parent, Path.cwd(), *Path.cwd().parents)
+DATA = next((place / "data" for place in _PLACES if (place / "data" / "sentences").is_dir()), PACKAGE.parent / "data")
 DECODING = {"4 steps": {"num_steps": 4}}  # half the time of 8 steps, for little; notebook 06 compares them
 LABELS = ("perturbation", "strength", "measure")
 PER_KIND = 48  # sentences of each kind, beside all the records

@@ -43,6 +43,15 @@ def neighbour_recall(clean: np.ndarray, vectors: np.ndarray, *, k: int = 10) -> 
     return np.array([np.isin(*pair).mean() for pair in zip(after, before, strict=True)])
 
 
+def store_recall(clean: np.ndarray, stored: np.ndarray, *, k: int = 10) -> np.ndarray:
+    """recall@k of clean queries in a perturbed store, [n]; no sentence finds itself."""
+    before, after = unit(clean) @ unit(clean).T, unit(clean) @ unit(stored).T
+    for similarities in (before, after):
+        np.fill_diagonal(similarities, -np.inf)
+    tops = (np.argsort(-found, axis=1, kind="stable")[:, :k] for found in (before, after))
+    return np.array([np.isin(*pair).mean() for pair in zip(*tops, strict=True)])
+
+
 def rank_correlation(clean: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Spearman's ρ, [n]: of a row's clean similarities to all others with its perturbed ones; ties share their rank.
 

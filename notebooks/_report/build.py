@@ -12,7 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
+from invlib import plots
+from invlib.checkpoint import BUNDLED
 from invlib.errors import InputError, command
 from playwright.sync_api import sync_playwright
 
@@ -51,6 +55,7 @@ def render_all(out: Path, *, pdf: bool = False) -> list[Path]:
     executed, report = out / "executed", out / "report"
     for name in ("index.md", "inversion.svg"):
         shutil.copy(HERE / name, executed)
+    (executed / "headline.svg").write_text(headline(), encoding="utf-8")
     made = [report / "index.html"]
     render(executed, report, "html")
     if pdf:
@@ -64,6 +69,16 @@ def render_all(out: Path, *, pdf: bool = False) -> list[Path]:
     refuse_foreign_requests(report)
     refuse_large(report)
     return made
+
+
+def headline() -> str:
+    """The figure of the front page: what a search finds for how many encoder queries, beside the checkpoint."""
+    curve = pd.read_csv(BUNDLED / "minilm" / "search.csv")
+    curve = curve[curve["metric"].isin(["exact_match", "token_f1", "cosine"])]
+    with plt.style.context(plots.style.STYLE):
+        ax = plots.plot_intervals(curve.assign(metric=curve["metric"].str.replace("_", " ")), "queries", "metric")
+        ax.set(xscale="log", ylim=(0, 1.03), xlabel="questions to the encoder (log scale)", ylabel="95 % interval")
+        return plots.picture(ax, "Searching", "Three rising lines").svg
 
 
 def clean(out: Path) -> None:
@@ -90,8 +105,10 @@ def execute_all(paths: list[Path], executed: Path) -> None:
 
 
 def settle(path: Path) -> None:
-    """Make an executed copy fit for a page: its code folded, and words where a widget shows nothing."""
+    """Make an executed copy fit for a page: numbered, its code folded, and words where a widget shows nothing."""
     notebook = nbformat.read(path, as_version=4)
+    title, number = notebook.cells[0], path.stem.partition("_")[0]
+    title.source = re.sub(r"^# ", f"# {number}. " if number.isdigit() else "# Appendix: ", title.source)
     # No page reads the state, and myst-nb writes it into a <script> as it is: a token </script> would break out.
     notebook.metadata.pop("widgets", None)
     for cell in code_cells(notebook):

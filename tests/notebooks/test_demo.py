@@ -1,4 +1,4 @@
-"""The demo without Jupyter: one Voilà page; two visitors, a reload, the limits, and nobody else who is asked."""
+"""The demo without Jupyter: one Voilà page; what a visitor meets, what a visit costs, and that it ends."""
 
 import os
 import re
@@ -6,101 +6,103 @@ import subprocess
 import sys
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
-from tests.pages import PATIENCE, ROOT, LabPage, free_port, own_folders, serving
+from tests.demo import SERVE, Demo, opened
+from tests.pages import PATIENCE, ROOT, LabPage
 
-SERVE = ROOT / "notebooks" / "_demo" / "serve.py"
 FIRST, SECOND = "The train to the coast leaves at noon.", "Nobody knew why the baker closed his shop."
+MOST_FOR_A_VISITOR = 150e6  # bytes
 
 
 @pytest.fixture(scope="module")
-def address(chromium, tmp_path_factory):
-    folder, port = tmp_path_factory.mktemp("voila"), free_port()
-    url = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, SERVE, "--port", str(port)]
-    with serving(command, f"{url}voila/static/none", folder / "log.txt", own_folders(folder)) as seconds:
-        print(f"the demo answers after {seconds:.1f} s")
-        yield url
+def served(tmp_path_factory):
+    with Demo(tmp_path_factory.mktemp("voila")).served() as demo:
+        yield demo
 
 
 @pytest.fixture
-def visit(chromium, address):
-    """Opens the demo as another person would; in the end no other host was asked and no error was seen."""
-    contexts, foreign, errors = [], [], []
-
-    def visited(width: int = 1200) -> LabPage:
-        context = chromium.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "requestfinished",
-            lambda r: None if r.url.startswith((address, "blob:", "data:")) else foreign.append(r.url),
-        )
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address, timeout=PATIENCE)
-        return opened(LabPage(page))
-
-    yield visited
-    for context in contexts:
-        context.close()
-    assert not foreign and not errors
+def demo(served):
+    """In the end everybody has left, nobody else was asked for anything, and no page saw an error."""
+    yield served
+    served.everybody_leaves()
+    assert served.has_kernels(0)
+    assert not [url for url in served.asked if not url.startswith((served.address, "blob:", "data:"))]
+    assert not served.errors
 
 
-def opened(lab: LabPage) -> LabPage:
-    """The lab when it is there. On a machine under load the page gives up on a kernel after four seconds: once more."""
-    given_up = lab.page.get_by_text("Error displaying widget")
-    for _ in range(3):
-        expect(lab.button("Invert").or_(given_up)).to_be_visible(timeout=PATIENCE)
-        if not given_up.count():
-            break
-        lab.page.reload(timeout=PATIENCE)
-    expect(lab.button("Invert")).to_be_visible(timeout=PATIENCE)
-    return lab
+@pytest.fixture
+def visit(demo, chromium):
+    """Another person opens the demo and has the lab."""
+    return lambda **options: opened(demo.visit(chromium, **options))
 
 
-def is_clean(lab: LabPage) -> None:
-    expect(lab.tokens).to_have_count(0)
-    expect(lab.recovered).to_have_count(0)
-    expect(lab.text).to_have_value("Meet me at the station at nine.")
-
-
-def test_two_people_at_once_do_not_see_each_other_and_a_reload_starts_clean(visit):
-    one, two = visit(), visit(width=600)
-    assert one.invert(FIRST)
-    is_clean(two)
+def test_two_people_at_once_do_not_see_each_other_and_the_second_costs_little(demo, visit):
+    one, two = visit(), visit()
+    mine, theirs = one.invert(FIRST), two.invert(SECOND)
+    assert mine != theirs
     one.touch(1, "Pin")
     expect(one.root.get_by_role("group", name="Steering")).to_contain_text("1 token pinned")
-    theirs, mine = two.invert(SECOND), one.recovered.text_content()
-    assert theirs != mine and one.text.input_value() == FIRST
     expect(two.root.get_by_role("group", name="Steering")).not_to_contain_text("pinned:")
-    assert one.invert() and one.recovered.text_content() != theirs
-    for lab, name in ((one, "demo-1200"), (two, "demo-600")):
+    assert two.recovered.text_content() == theirs and two.text.input_value() == SECOND
+    costs = [kernel.memory_full_info().uss for kernel in demo.kernels()]
+    print("a visitor's own memory after an inversion, MB:", [round(cost / 1e6) for cost in costs])
+    assert len(costs) == 2 and max(costs) < MOST_FOR_A_VISITOR
+
+
+def test_ten_reloads_leave_as_many_kernels_as_before(demo, visit):
+    lab = visit()
+    (first,) = demo.kernels()
+    for _ in range(10):
+        lab.page.reload(timeout=PATIENCE)
+    opened(lab)
+    assert demo.has_kernels(1)
+    assert demo.kernels() != [first]
+    assert lab.invert(FIRST)
+
+
+def test_a_page_that_was_cut_off_gives_its_kernel_back(demo, visit):
+    visit()
+    visit().page.close()  # without a farewell, as a crash or a dead battery
+    assert len(demo.kernels()) == 2
+    assert demo.has_kernels(1)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_has_a_name_and_the_theme_of_the_system(demo, visit, theme):
+    lab = visit(color_scheme=theme)
+    assert lab.page.title() == "Embedding inversion lab"
+    expect(lab.root).to_have_css("color-scheme", theme)
+    background = lab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", background)[:3])) < 60) == (theme == "dark")
+    for width in (1200, 600):
+        lab.page.set_viewport_size({"width": width, "height": 900})
         assert lab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        lab.shot(name)
-    one.page.reload(timeout=PATIENCE)
-    is_clean(opened(one))
-    assert one.invert(FIRST) == mine
-    assert two.recovered.text_content() == theirs
+        lab.shot(f"demo-{width}-{theme}")
+    lab.page.emulate_media(color_scheme="light")
+    expect(lab.root).to_have_css("color-scheme", "light")
 
 
-def test_what_is_too_much_is_refused_with_the_limit(visit):
+def test_what_is_too_much_is_refused_with_the_limit(demo, visit):
     lab = visit()
     lab.text.fill("long " * 201)
     lab.button("Invert").click()
     expect(lab.alert).to_contain_text("1,005 characters; the lab takes 1,000 at most", timeout=PATIENCE)
-    lab.text.fill(FIRST)
-    lab.root.get_by_label("Steps").fill("500")
-    lab.button("Invert").click()
-    expect(lab.alert).to_have_text("Steps must be from 1 to 64, got 500", timeout=PATIENCE)
-    lab.root.get_by_label("Steps").fill("4")
-    lab.root.get_by_label("Search with the encoder").check()
-    lab.root.get_by_label("Encoder queries").fill("100000")
-    lab.button("Invert").click()
-    expect(lab.alert).to_have_text("The search budget must be from 0 to 2,000, got 100,000", timeout=PATIENCE)
-    lab.root.get_by_label("Search with the encoder").uncheck()
-    assert lab.invert()
+    assert lab.invert(FIRST)
     expect(lab.alert).to_be_hidden()
+
+
+def test_who_finds_every_seat_taken_is_told_and_let_in_when_one_is_free(chromium, tmp_path):
+    with Demo(tmp_path, "--seats", "1").served() as demo:
+        first = opened(demo.visit(chromium))
+        late: Page = demo.visit(chromium).page
+        expect(late.get_by_text("Every seat in the lab is taken.")).to_be_visible()
+        assert late.title() == "Embedding inversion lab" and len(demo.kernels()) == 1
+        first.page.reload(timeout=PATIENCE)  # who is in may reload
+        opened(first)
+        first.page.goto("about:blank")
+        expect(LabPage(late).button("Invert")).to_be_visible(timeout=PATIENCE)  # it tries again by itself
+        demo.everybody_leaves()
 
 
 def recipe(*arguments: str, **env: str) -> str:

@@ -3,13 +3,17 @@
 Screenshots of every notebook, light and dark, land in build/screens/.
 """
 
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.pages import ROOT, SCREENS, copy_without_outputs, jupyterlab
+from tests.pages import ROOT, SCREENS, copy_without_outputs, free_port, jupyterlab, own_folders, serving
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 RUN_ALL = 600  # seconds; a slow machine may be slow, a hung cell must end
@@ -155,3 +159,24 @@ def test_the_player_answers_in_notebook_03(run_in_lab):
     expect(status).to_contain_text("Step 10 of 10", timeout=20_000)
     expect(player.get_by_role("button", name="Play")).to_be_visible()
     screenshots(page, "03_unmasking")
+
+
+def test_make_lab_opens_beside_data_and_readme_and_no_pop_up_covers_the_page(chromium, tmp_path):
+    told = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    options = shlex.split(re.search(r"-m jupyterlab (.*)", told)[1])
+    assert options[-1] == "notebooks/01_load_the_checkpoint.ipynb"
+    url, folders = f"http://127.0.0.1:{(port := free_port())}", ("WORKSPACES", "SETTINGS")
+    env = own_folders(tmp_path) | {f"JUPYTERLAB_{name}_DIR": str(tmp_path / name.lower()) for name in folders}
+    ours = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", "--expose-app-in-browser"]
+    command = [sys.executable, "-m", "jupyterlab", *ours, *options]
+    with serving(command, f"{url}/api", tmp_path / "log.txt", env):
+        page = chromium.new_page()
+        page.goto(f"{url}/lab/tree/notebooks/01_load_the_checkpoint.ipynb?reset")
+        page.wait_for_function(IDLE, timeout=120_000)
+        page.evaluate("jupyterapp.commands.execute('filebrowser:go-to-path', { path: '/' })")
+        files = page.get_by_role("region", name="File Browser Section")
+        for name in ("README.md", "data"):
+            expect(files.get_by_text(name, exact=True)).to_be_visible()
+        page.wait_for_timeout(3000)  # the question about news comes late
+        expect(page.locator(".Toastify__toast")).to_have_count(0)
+        page.close()

@@ -1,0 +1,18 @@
+"""The inverter, loaded and warm: what every kernel of the demo finds in place.
+
+One process imports this before anybody comes, and the kernels are forked from it (`kernels`): they share its memory.
+"""
+
+import gc
+
+import invlib
+import torch
+
+torch.set_num_threads(1)  # a pool of threads would not survive the fork
+inverter = invlib.Inverter.load("minilm")
+inverter.invert(inverter.encoder.encode(["Warm."]), verify=True)
+import invlib.widgets  # noqa: E402, F401  with all that the page needs
+import ipykernel.ipkernel  # noqa: E402, F401
+
+gc.collect()
+gc.freeze()  # a collection in a kernel would write into every page that it shares
