@@ -151,7 +151,7 @@ def test_imports_run_downwards():
     [
         (2160, lambda module: module in MODEL_AND_SAMPLER),
         (2800, lambda module: "/" not in module),
-        (12500, lambda module: True),
+        (12950, lambda module: True),
     ],
     ids=["model and sampler", "top of invlib", "all of invlib"],
 )
