@@ -300,5 +300,5 @@ def test_an_empty_reference_is_an_error_that_names_its_row(empty):
 
 def test_a_string_instead_of_a_list_is_an_error():
     for arguments in (("a cat", ["a cat"]), (["a cat"], "a cat")):
-        with pytest.raises(InputError, match="expected lists of texts, got one string"):
+        with pytest.raises(InputError, match="expected lists of texts, got .a cat"):
             metrics.score(*arguments)
