@@ -192,3 +192,13 @@ def test_contact_data_are_of_ranges_that_reach_nobody(project):
         # And none that is not annotated.
         assert len(phone.findall(record.text)) == sum(secret.kind == "phone" for secret in record.secrets)
         assert record.text.count("@") == sum(secret.kind == "email" for secret in record.secrets)
+
+
+def test_records_of_other_tools_are_read_or_told_in_one_line(tmp_path):
+    line = '{"text": "call 555", "secrets": [{"kind": "number", "value": "555"}]}'
+    path = tmp_path / "r.jsonl"
+    path.write_text(line + "\r\n\n", encoding="utf-8-sig")
+    assert [record.text for record in leaks.read_records(path)] == ["call 555"]
+    path.write_bytes('{"text": "café", "secrets": []}'.encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8 text; save it again as UTF-8"):
+        leaks.read_records(path)
