@@ -76,6 +76,9 @@ def test_it_opens_with_a_search_for_the_sentence_that_stands_there(desk):
     ],
 )
 def test_while_it_works_it_tells_how_far_it_is(bench, progress, told):
+    while "look" not in bench.sent:  # whose answer tells the true progress
+        bench.page.wait_for_timeout(50)
+    bench.is_idle()
     bench.widget.progress = {"state": "running", "compares": False, "num_steps": 8} | progress
     expect(bench.doing).to_have_text(re.compile(told))
     bench.widget.progress = {"state": "idle", "compares": False}
