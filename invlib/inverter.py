@@ -271,7 +271,7 @@ class Inverter:
     def _checked(self, vectors: Any) -> np.ndarray:
         """Unit vectors [n, embed_dim]; cells, as a data frame's column or an array of rows holds them, are stacked."""
         cells = getattr(getattr(vectors, "dtype", None), "kind", "") == "O"
-        return check_vectors(stacked(vectors) if cells else vectors, self.config.embedding_cond_dim)
+        return check_vectors(stacked(list(vectors)) if cells else vectors, self.config.embedding_cond_dim)
 
     def _heard(self, vectors: Any, noise_level: Any) -> tuple[Tensor, Tensor | None]:
         """Vectors and their noise levels as the model takes them."""

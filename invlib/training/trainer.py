@@ -4,6 +4,7 @@ import copy
 import functools
 import sys
 import time
+from collections.abc import Callable
 from fnmatch import fnmatchcase as fnmatch
 
 import torch
@@ -47,7 +48,7 @@ class Trainer:
         self.flops, self._meter = 0, FlopMeter()  # matrix products of this process, of this leg
         self.compiling = 0.0  # seconds
 
-    def compile(self, batch: Batch, backend: str = "inductor") -> None:
+    def compile(self, batch: Batch, backend: str | Callable = "inductor") -> None:
         """Let torch compile the blocks; where that fails on this batch, say why and go on without."""
         started = time.perf_counter()
         for block in self.worker.blocks:

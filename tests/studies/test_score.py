@@ -70,7 +70,7 @@ def test_a_text_too_small_for_groups_is_scored_as_a_whole(tmp_path, sentences, c
     found = json.loads(out.read_text())
     assert found["scores"] and not found["by_length"] and not found["by_source"]
     assert main(["score", "--text", str(path), "--limit", "0"]) == 2
-    assert "no text of" in capsys.readouterr().err
+    assert "--limit: must be an integer from 1" in capsys.readouterr().err
 
 
 # --- controls

@@ -151,7 +151,7 @@ def test_what_does_not_belong_together_is_refused(place, tmp_path, capsys, monke
     message = refused(place, tmp_path / "run", capsys, "--config", str(tmp_path / "other.yaml"))
     assert "was packed with max_seq_len = 16, this run has 15" in message
     assert "give one of them" in refused(place, tmp_path / "run", capsys, "--minutes", "1", "--cooldown", "2")
-    assert "must be a positive number, got 0" in refused(place, tmp_path / "run", capsys, "--minutes", "0")
+    assert "must be a finite number > 0, got '0'" in refused(place, tmp_path / "run", capsys, "--minutes", "0")
 
 
 def test_an_encoder_that_ids_do_not_drive_is_not_packed(place, tiny_qwen3_folder, tmp_path, capsys):

@@ -429,7 +429,7 @@ def started(monkeypatch):
     """What a started run would train with, without training."""
     seen = {}
     monkeypatch.setattr(
-        training, "train", lambda run, *data: seen.update(run=run, training=data[0], validation=data[1])
+        training, "train", lambda run, *data, **options: seen.update(run=run, training=data[0], validation=data[1])
     )
     return seen
 
