@@ -30,7 +30,9 @@ async ([script, style, traits]) => {
       traits[name] = value;
       heard[`change:${name}`]?.();
     }
-    for (const [told, bytes] of files) heard["msg:custom"]?.(told, [new Uint8Array(bytes).buffer]);
+    for (const [told, buffers] of files) {
+      heard["msg:custom"]?.(told, buffers.map((bytes) => new DataView(new Uint8Array(bytes).buffer)));
+    }
     setTimeout(hear, 15);
   };
   hear();

@@ -86,7 +86,7 @@ def test_while_it_works_it_tells_how_far_it_is(bench, progress, told):
 
 
 def test_enter_inverts_and_shift_enter_breaks_the_line_and_both_are_said(bench):
-    expect(bench.root.locator(".below")).to_contain_text("Enter inverts, Shift+Enter breaks the line")
+    expect(bench.root.locator("p.below")).to_contain_text("Enter inverts, Shift+Enter breaks the line")
     bench.text.fill("One")
     bench.text.press("Shift+Enter")
     expect(bench.text).to_have_value("One\n")
