@@ -29,10 +29,11 @@ TARGETS = (
     *("..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/%2e%2e/etc/passwd", "....//....//etc/passwd"),
     *("/etc/passwd", "..\\..\\etc\\passwd", "x%00.png", "template/door.html", "serve.py%00.png", "~root/.bashrc"),
 )
+NOBODY = "00000000-0000-4000-8000-000000000007"  # names no kernel
 URLS = [f"{place}/{target}" for place, target in product(PLACES, TARGETS)]
 URLS += ["/api", "/api/status", "/api/sessions", "/api/terminals", "/api/config/x", "/api/kernelspecs", "/api/me"]
 URLS += ["/lab", "/tree", "/login", "/logout", "/terminals/new", "/metrics", "/voila/query/a-b-c-d-e", "/nbconvert/x"]
-URLS += [f"/voila/execution/{uuid.UUID(int=7)}", f"/api/kernels/{uuid.UUID(int=7)}", f"/api/kernels/{uuid.UUID(int=7)}/channels"]
+URLS += [f"/voila/execution/{NOBODY}", f"/api/kernels/{NOBODY}", f"/api/kernels/{NOBODY}/channels"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_no_address_reads_a_file_or_costs_a_kernel(demo):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", ["/", "/api/kernels", "/voila/api/shutdown/x", f"/api/kernels/{uuid.UUID(int=7)}"])
+@pytest.mark.parametrize("path", ["/", "/api/kernels", "/voila/api/shutdown/x", f"/api/kernels/{NOBODY}"])
 def test_nothing_is_changed_by_any_other_method(demo, method, path):
     assert ask(demo, path, method=method, data=b"{}")[0] in (403, 404, 405)
     assert demo.kernels() == []
@@ -72,7 +73,7 @@ def test_nothing_is_changed_by_any_other_method(demo, method, path):
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "0.0.0.0", "10.1.2.3"]
 )
-@pytest.mark.parametrize("path", ["/", "/voila/static/voila.js", f"/api/kernels/{uuid.UUID(int=7)}/channels"])
+@pytest.mark.parametrize("path", ["/", "/voila/static/voila.js", f"/api/kernels/{NOBODY}/channels"])
 def test_a_foreign_name_is_refused_so_that_no_rebound_page_reaches_a_kernel(demo, host, path):
     assert ask(demo, path, Host=f"{host}:{demo.port}")[0] == 403
     assert demo.kernels() == []
@@ -116,7 +117,7 @@ class Visit:
         self.token = re.search('_xsrf="?([^";]+)', self.cookie)[1]
 
     def connect(self, **options):
-        url = f"ws://{self.demo.host}/api/kernels/{self.kernel}/channels?session_id={uuid.UUID(int=7).hex}"
+        url = f"ws://{self.demo.host}/api/kernels/{self.kernel}/channels?session_id={uuid.uuid4().hex}"
         return connect(url, additional_headers={"Cookie": self.cookie}, max_size=None, **options)
 
     def leave(self) -> None:
@@ -134,7 +135,7 @@ def visitor(demo):
 
 def message(kind: str, channel: str, content: dict) -> dict:
     header = {
-        "msg_id": uuid.UUID(int=7).hex,
+        "msg_id": uuid.uuid4().hex,
         "msg_type": kind,
         "username": "",
         "session": "x",
@@ -196,7 +197,7 @@ def attacks(marker) -> list[dict]:
             {"__class__": code},
         ):
             data = {"state": state, "method": "update", "buffer_paths": [["__proto__"], [0, "x"]]}
-            content = {"comm_id": uuid.UUID(int=7).hex, "target_name": target, "target_module": code, "data": data}
+            content = {"comm_id": uuid.uuid4().hex, "target_name": target, "target_module": code, "data": data}
             told.append(message("comm_open", "shell", content))
     told += [message("comm_msg", "shell", {"comm_id": "none", "data": {"method": "custom", "content": {"do": code}}})]
     return told
