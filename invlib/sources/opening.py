@@ -41,6 +41,8 @@ def open_source(
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(f"there is nothing at {path}; expected a file of vectors or the folder of a database")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a pipe or a device, neither a file nor a folder; save what it gives in a file")
     kind, path, collection = _kind(path, collection)
     source = kind(path, collection, column, dim).opened()
     if source.count == 0:

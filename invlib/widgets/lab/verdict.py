@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from invlib import metrics
+from invlib.search.ledger import ROUNDING
 from invlib.tokenizer import Tokenizer
 from invlib.widgets.lab.alignment import HIT, MOVED, AlignedPair
 
@@ -12,7 +13,7 @@ EXACT, CLOSE, FAR = "exact", "close", "far"
 # Cosine of a draft, encoded again, to its vector: nearly every sentence reaches it, and hardly anything that is no
 # vector of the encoder. tests/widgets/test_alignment.py holds both sides.
 GENUINE = 0.28
-SAME = 1 - 1e-4  # a cosine that only the text itself has, or one that the encoder takes for it
+SAME = 1 - ROUNDING  # a cosine that only the text itself has
 
 
 def advice(text: str, ids: Sequence[int], tokenizer: Tokenizer, most: int) -> str:
