@@ -56,6 +56,7 @@ class Player extends Pane {
     this.position = Math.min(this.position ?? 0, this.frames.length - 1);
     this.most = Math.max(...told.top.flat().map((ranked) => ranked.length / 2), 0);
     this.root.setAttribute("aria-label", `Player: ${this.frames.length} tokens, ${count(this.frames.last, "step")}`);
+    this.text.textContent = told.text;
     this.tokens.load(this.frames);
     this.heat.load(this.frames);
     const keys = `Keys: ${KEYS}${this.steering ? "; P pins, M masks" : ""}`;
@@ -131,8 +132,7 @@ class Player extends Pane {
     // A reader cannot keep up with playing.
     this.status.setAttribute("aria-live", this.timeline.timer ? "off" : "polite");
     this.status.textContent = this.frames.summary(step);
-    this.text.textContent = this.frames.spoken(step);
-    this.text.classList.toggle("quiet", step < this.last);
+    this.text.classList.toggle("hidden", step < this.last); // it keeps its room: nothing below may move
     this.inspect(this.position);
     this.steering?.shown(this);
   }

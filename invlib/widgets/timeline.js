@@ -51,6 +51,7 @@ class Timeline {
       if (this.step === this.last) this.pause();
     }, MILLISECONDS_PER_STEP / this.speed);
     this.drawPlaying();
+    this.draw(this.step);
   }
 
   // Towards the last step, no faster than a person can follow, for as long as new frames may come.

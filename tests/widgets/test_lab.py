@@ -193,7 +193,8 @@ def notebook(chromium, address) -> Iterator[Page]:
 
 @pytest.fixture
 def bench(notebook) -> LabPage:
-    """The lab in the notebook, with one inversion done."""
+    """The lab in the notebook, with one inversion done and the settings beside it."""
+    notebook.set_viewport_size({"width": 1600, "height": 1000})
     bench = LabPage(notebook)
     expect(bench.button("Invert")).to_be_visible(timeout=PATIENCE)
     bench.root.scroll_into_view_if_needed()

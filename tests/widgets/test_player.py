@@ -197,6 +197,14 @@ def test_playing_reaches_the_last_step_and_stops(page, trajectory):
     assert shows(page, trajectory, 0)
 
 
+def test_the_text_is_told_at_the_last_step_and_not_before(page, trajectory):
+    text = page.locator(".text")
+    expect(text).to_be_hidden()
+    page.get_by_role("slider").fill(str(LAST))
+    expect(text).to_be_visible()
+    expect(text).to_have_text(trajectory.text)
+
+
 def test_pausing_holds_the_step(page, trajectory):
     page.get_by_role("button", name="Play").click()
     page.clock.run_for(1500)

@@ -318,7 +318,7 @@ def test_a_second_click_while_running_is_refused_kindly_and_does_no_harm(session
 
 def test_stop_ends_a_search_between_its_rounds(session):
     began = threading.Event()
-    session.changed = lambda: began.set() if session.run.found else None
+    session.changed = lambda: began.set() if session.run and session.run.found else None
     session.invert(settings("A very long road led to the quiet village by the lake.", max_queries=2000))
     assert began.wait(SECONDS)
     session.stop()
