@@ -11,6 +11,7 @@ import torch
 torch.set_num_threads(1)  # a pool of threads would not survive the fork
 inverter = invlib.Inverter.load("minilm")
 inverter.invert(inverter.encoder.encode(["Warm."]), verify=True)
+inverter.invert(inverter.encoder.encode(["Warm."]), search=invlib.search.BestOf(2))
 import invlib.widgets  # noqa: E402, F401  with all that the page needs
 import ipykernel.ipkernel  # noqa: E402, F401
 

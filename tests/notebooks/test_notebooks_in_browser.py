@@ -178,5 +178,5 @@ def test_make_lab_opens_beside_data_and_readme_and_no_pop_up_covers_the_page(chr
         for name in ("README.md", "data"):
             expect(files.get_by_text(name, exact=True)).to_be_visible()
         page.wait_for_timeout(3000)  # the question about news comes late
-        expect(page.locator(".Toastify__toast")).to_have_count(0)
+        assert page.locator(".Toastify__toast").all_inner_texts() == []
         page.close()

@@ -119,7 +119,7 @@ def test_an_uploaded_file_becomes_the_pasted_numbers_and_inverts_to_the_same(wid
         ("look", {"settings": {"vector": "1, two"}}, "entry 2, 'two', is not a number"),
         ("run on", {}, "There is nothing to run on from"),
         ("pin", {"position": 0}, "There is no text yet"),
-        ("upload", {"file": b"\x00\xff", "name": "v.npy"}, "neither .npy nor text"),
+        ("upload", {"file": b"\x00\xff", "name": "v.npy"}, "v.npy cannot be read"),
         ("upload", {"file": b"1, 2", "name": "v.csv"}, "shape (2,); this checkpoint inverts 384-dimensional"),
         ("dance", {}, "KeyError: 'dance'"),
     ],

@@ -54,7 +54,10 @@ def _read_file(content: bytes, told: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(told).name
         path.write_bytes(content)
-        return np.concatenate([chunk.vectors for chunk in open_source(path).chunks(2)])
+        try:
+            return np.concatenate([chunk.vectors for chunk in open_source(path).chunks(2)])
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}/", "")) from None
 
 
 def _read_json(content: str, told: str) -> np.ndarray:
