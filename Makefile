@@ -8,7 +8,7 @@ PORT = 8080
 # In a container people are root, and Jupyter wants to hear that they know.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # No news and no look for updates: nothing asks the network, and no pop-up covers the page.
-QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+QUIET := --LabApp.app_settings_dir="$(CURDIR)/configs/jupyterlab" --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 .PHONY: lab demo report test notebooks hostile sbom
 
