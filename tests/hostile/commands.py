@@ -82,13 +82,14 @@ def lines(folder: Path) -> Iterator[list[str]]:
             for v in NUMBERS
         )
     for path in map(str, damaged(folder).values()):
-        yield from ([name, "--text", path] for name in ("score", "search", "attackers"))
+        out = ["--out", str(folder / "made")]  # not beside the weights, where a study writes by itself
+        yield from ([name, "--text", path, *out] for name in ("score", "search", "attackers"))
         yield ["training", "--config", path, "--text", "none.txt"]
         yield ["training", "--config", "configs/tiny.yaml", "--text", path, "--out", str(folder / "run")]
-        yield ["ablations", "--text", path, "--valid", path, "--config", "configs/tiny.yaml"]
+        yield ["ablations", "--text", path, "--valid", path, "--config", "configs/tiny.yaml", *out]
         yield ["ablations", "--text", "none.txt", "--valid", "none.txt", "--out", path]
         yield ["invert", "a text", "--checkpoint", path]
-        yield ["score", "--checkpoint", path, "--text", path]
+        yield ["score", "--checkpoint", path, "--text", path, *out]
         yield ["audit", path, "--out", str(folder / "audit")]
         yield ["audit", str(folder / "vectors.npy"), "--records", path, "--out", str(folder / "audit")]
     yield from (

@@ -6,6 +6,7 @@ else: one vector at a time, fp32, as many calls as positions; each call computes
 logits of the whole vocabulary at every position, and uncovers the most confident one. Whatever is timed takes turns.
 """
 
+import argparse
 import copy
 import sys
 from collections.abc import Iterator
