@@ -38,7 +38,7 @@ def test_each_notebook_is_one_line_with_its_time_and_the_end_names_what_was_made
     assert re.fullmatch(rf"{tmp_path}/build/report/index.html +\d+\.\d MB", site)
     assert re.fullmatch(rf"{tmp_path}/build/report/report.pdf +\d+\.\d MB", pdf)
     printed = (tmp_path / "build" / "report" / "report.pdf").read_bytes()
-    assert all(b"/Title (Title %d)" % number in printed for number in (1, 2))
+    assert all(b"/Title (%02d. Title %d)" % (number, number) in printed for number in (1, 2))
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 3, "the front page, and each notebook on its own"
     assert done.returncode == 0
     assert {path.name for path in (tmp_path / "build").iterdir()} == {"executed", "report"}
