@@ -97,8 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="turns of every setting (default: 3)")
     parser.add_argument("--largest", type=int, default=128, help="leave out larger values of every axis")
     parser.add_argument("--out", type=Path, help="default: cost.csv in the checkpoint's folder")
-    chosen, commit = parser.parse_args(arguments), commit_of_this_clone()
     try:
+        chosen, commit = parser.parse_args(arguments), commit_of_this_clone()
         if chosen.repeats < 1 or chosen.largest < 1:
             raise InputError(f"--repeats and --largest must be at least 1, got {chosen.repeats} and {chosen.largest}")
         inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)

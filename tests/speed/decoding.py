@@ -141,8 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--compared", type=int, default=4, help="vectors whose tokens are compared (default: 4)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the summary there, as .csv")
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.parse_args(arguments)
         _check(chosen)
         inverter, vectors = _subject(chosen, max(*chosen.batches, chosen.compared))
         length, in_bf16 = inverter.config.max_seq_len, _in_bf16(inverter)

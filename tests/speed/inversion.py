@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m tests.speed.inversion", description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--repeats", type=int, default=20)
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.parse_args(arguments)
         start = time.perf_counter()
         inverter = Inverter.load(chosen.checkpoint)
         loading = 1000 * (time.perf_counter() - start)

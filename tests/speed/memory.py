@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vectors", type=int, default=100_000, help="how many are inverted (default: 100000)")
     parser.add_argument("--batch", type=int, default=500, help="vectors held at a time (default: 500)")
     parser.add_argument("--steps", type=int, default=2, help="denoising steps (default: 2)")
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.parse_args(arguments)
         if chosen.batch < 1 or chosen.vectors < 10 * chosen.batch:
             raise InputError(f"--vectors must be ten batches or more, got {chosen.vectors} and {chosen.batch} a batch")
         measured = list(peaks(untrained(load_config(chosen.config).model), chosen.vectors, chosen.batch, chosen.steps))

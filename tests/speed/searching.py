@@ -5,7 +5,6 @@ strategies and as many queries: "exact" asks model and encoder in fp32 alone, "s
 They take turns.
 """
 
-import argparse
 import sys
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from invlib.door.options import Parser
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.search import BestOf, SwapBeam, improve
@@ -70,13 +70,13 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed.searching", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m tests.speed.searching", description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--length", type=int, default=14, help="pieces of the sentences (default: 14)")
     parser.add_argument("--vectors", type=int, default=4, help="searches each way (default: 4)")
     parser.add_argument("--queries", type=int, default=1000, help="of each search (default: 1000)")
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.parse_args(arguments)
         inverter = Inverter.load(chosen.checkpoint)
         sentences = pd.read_json(SENTENCES, lines=True)["text"].tolist()
         lengths = [len(ids) for ids in inverter.tokenizer.encode(sentences)]

@@ -67,7 +67,7 @@ def test_the_command_writes_a_table_with_its_machine(tmp_path, capsys):
 
 def test_a_mistake_is_one_line(capsys):
     assert cost.main(["--repeats", "0"]) == 2
-    assert capsys.readouterr().err.startswith("error: --repeats")
+    assert capsys.readouterr().err.startswith("error: argument --repeats")
 
 
 def test_the_table_beside_the_bundled_weights_is_the_command_s():

@@ -153,8 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default: 5)")
     parser.add_argument("--steps", type=int, default=4, help="optimiser steps a turn (default: 4)")
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = parser.parse_args(arguments)
         config = load_config(chosen.config)
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, noise_share=0.0))
         with tempfile.TemporaryDirectory() as folder:
