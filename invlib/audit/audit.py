@@ -26,11 +26,11 @@ from invlib.audit.precision import Precision, readings
 from invlib.audit.survey import Survey
 from invlib.checkpoint import fingerprint as weights_of
 from invlib.checkpoint import locate, write_atomically
+from invlib.door.files import make_folder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.sources import Chunk, Source, fingerprint
 from invlib.studies.attackers import load_attacker
-from invlib.training.run import make_folder
 
 CHUNK = 1024
 TOLD = 20  # broken rows that are named one by one; all are counted

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 
 from invlib.errors import InputError, first_line, is_full
 
+PASSED_ON = (InputError, KeyboardInterrupt, SystemExit, GeneratorExit)  # what no guard of a library touches
+
 
 @contextmanager
 def guarded(problem: str, fix: str) -> Iterator[None]:
@@ -22,7 +24,7 @@ def guarded(problem: str, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except PASSED_ON:
         raise
     except BaseException as error:
         raise InputError(f"{problem} ({first_line(error)}); {fix}") from error
@@ -71,6 +73,14 @@ def write_atomically(path: Path, write_to: Callable[[Path], Any]) -> None:
     finally:
         if partial.is_file():  # its folder may be none
             partial.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, or say in one line why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made into a folder: {error.strerror}; choose another one") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from invlib.door import torchfile
 from invlib.errors import InputError
 from invlib.sources.source import Page, Source
 from invlib.sources.tables import ID_NAMES, VECTOR_NAMES
@@ -123,7 +124,7 @@ class TorchFile(ArrayFile):
     def array(self) -> np.ndarray:
         import torch
 
-        held = torch.load(self.path, map_location="cpu", weights_only=True)
+        held = torchfile.read(self.path)
         if isinstance(held, list | tuple):
             held = torch.stack([torch.as_tensor(one) for one in held])
         if isinstance(held, dict):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from invlib.door.files import PASSED_ON
 from invlib.errors import InputError, first_line
 from invlib.sources.cells import Problem, read_cell
 
@@ -118,17 +119,17 @@ class Source:
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Whatever a library raises, in one line; databases in Rust raise classes of their own, and bare ones."""
+    """Whatever a library raises, in one line, with what a person who holds a store can do about it."""
     try:
         yield
-    except InputError:
+    except PASSED_ON:
         raise
     except ImportError as error:
         name = (error.name or "the library").partition(".")[0]
         raise InputError(f"reading this store needs {name}; run: pip install {name}") from None
     except UnicodeDecodeError:
         raise InputError(f"{what}: it is not UTF-8 text; save it again as UTF-8") from None
-    except Exception as error:
+    except BaseException as error:  # databases in Rust panic, which is no Exception
         said = first_line(error).partition(". If you trust")[0]  # numpy's advice is to run the file's code
         hint = "is it damaged, or of another version?"
         if "locked" in said:

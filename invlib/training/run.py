@@ -9,7 +9,7 @@ import torch
 from invlib import checkpoint
 from invlib.config import Config
 from invlib.door import torchfile
-from invlib.door.files import reading, write_atomically, write_text
+from invlib.door.files import make_folder, reading, write_atomically, write_text
 from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
 from invlib.training.trainer import Trainer
@@ -102,14 +102,6 @@ def branch(folder: Path, steps: int, config: Config) -> tuple[Path, Config]:
     share = state["cooldown"] / state["end"]
     training = dataclasses.replace(config.training, max_steps=state["end"], decay_share=share)
     return own.parent, dataclasses.replace(config, training=training)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, or say in one line why it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made into a folder: {error.strerror}; choose another one") from None
 
 
 def _comparable(config: Config) -> dict:

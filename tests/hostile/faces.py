@@ -5,7 +5,6 @@
 
 import json
 import os
-import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -25,6 +24,7 @@ import invlib
 from invlib import InputError, metrics, perturb, policies
 from invlib.config import load_config
 from invlib.search import BestOf, Remask, SwapBeam
+from tests.hostile.counts import end
 from tests.hostile.files import VALUES, tokenizer
 from tests.speed.untrained import untrained
 
@@ -215,10 +215,10 @@ def run(examples: int) -> tuple[Counter, list[str]]:
     counts, wrong = Counter(), []
 
     def judge(name: str, call: Callable, value: object) -> None:
-        end = ended(call, value)
-        counts[end if end in ("valid", "error") else "traceback"] += 1
-        if end not in ("valid", "error"):
-            wrong.append(ascii(f"{name}({value!r:.100}): {end}"))
+        told = ended(call, value)
+        counts[told if told in ("valid", "error") else "traceback"] += 1
+        if told not in ("valid", "error"):
+            wrong.append(ascii(f"{name}({value!r:.100}): {told}"))
 
     with tempfile.TemporaryDirectory() as folder:
         for name, call in Faces(Path(folder)).calls.items():
@@ -226,13 +226,5 @@ def run(examples: int) -> tuple[Counter, list[str]]:
     return counts, wrong
 
 
-def main() -> None:
-    """Print the counts and what was wrong; in a process of its own, without the test run's type contracts."""
-    counts, wrong = run(int(sys.argv[1]))
-    print(*wrong, sep="\n")
-    print(dict(counts))
-    sys.exit(bool(wrong))
-
-
 if __name__ == "__main__":
-    main()
+    end(run)

@@ -138,22 +138,19 @@ def spoiled_published(rng: random.Random, place: Path) -> Path:
     return path
 
 
-@kind
-def spoiled_weights(rng: random.Random, place: Path) -> Path:
-    spoiled(rng, folder(place) / "model.safetensors")
+def _spoiled_part(name: str, rng: random.Random, place: Path) -> Path:
+    spoiled(rng, folder(place) / name)
     return place
 
 
-@kind
-def spoiled_configuration(rng: random.Random, place: Path) -> Path:
-    spoiled(rng, folder(place) / "config.yaml")
-    return place
-
-
-@kind
-def spoiled_tokenizer(rng: random.Random, place: Path) -> Path:
-    spoiled(rng, folder(place) / "tokenizer.json")
-    return place
+KINDS |= {
+    f"spoiled_{part}": functools.partial(_spoiled_part, name)
+    for part, name in [
+        ("weights", "model.safetensors"),
+        ("configuration", "config.yaml"),
+        ("tokenizer", "tokenizer.json"),
+    ]
+}
 
 
 @kind

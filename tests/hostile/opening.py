@@ -1,10 +1,10 @@
 """Every kind of file is opened in a process with limits: what comes is a valid result or one line."""
 
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+from tests.hostile.counts import end
 from tests.hostile.files import KINDS
 from tests.hostile.worker import Outcome, outcomes
 
@@ -27,13 +27,5 @@ def run(seeds: int) -> tuple[Counter, list[Outcome]]:
     return Counter(one.name for one in found), [one for one in found if is_wrong(one)]
 
 
-def main() -> None:
-    """Print the counts and what was wrong: `python -m tests.hostile.opening SEEDS`."""
-    counts, wrong = run(int(sys.argv[1]))
-    print(*wrong, sep="\n")
-    print(dict(counts))
-    sys.exit(bool(wrong))
-
-
 if __name__ == "__main__":
-    main()
+    end(run)
