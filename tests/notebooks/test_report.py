@@ -103,6 +103,7 @@ def test_every_page_is_reached_by_the_navigation_with_all_pictures_and_no_reques
     for _ in STEMS:
         page.get_by_role("link", name="Next").click()
         assert Path(page.url).stem in STEMS
+        page.wait_for_load_state("load")  # until then a picture may be on its way
         broken = "[...document.images].filter((image) => !image.complete || !image.naturalWidth).map((i) => i.src)"
         assert page.evaluate(broken) == []
     assert Path(page.url).stem == STEMS[-1]
