@@ -77,7 +77,8 @@ def headline() -> str:
     curve = curve[curve["metric"].isin(["exact_match", "token_f1", "cosine"])]
     with plt.style.context(plots.style.STYLE):
         ax = plots.plot_intervals(curve.assign(metric=curve["metric"].str.replace("_", " ")), "queries", "metric")
-        ax.set(xscale="log", ylim=(0, 1.03), xlabel="questions to the encoder (log scale)", ylabel="mean, 95 % interval")
+        labels = {"xlabel": "questions to the encoder (log scale)", "ylabel": "mean, 95 % interval"}
+        ax.set(xscale="log", ylim=(0, 1.03), **labels)
         return plots.picture(ax, "Searching", "Three rising lines").svg
 
 
