@@ -91,7 +91,7 @@ def screenshots(page: Page, name: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 1000})
 
 
-WITH_WIDGETS = {"02_adaln_modulation", "03_unmasking", "09_inversion_lab"}  # the last in widgets/test_lab.py
+WITH_WIDGETS = {"02_adaln_modulation", "03_unmasking", "10_inversion_lab"}  # the last in widgets/test_lab.py
 
 
 @pytest.mark.parametrize("stem", [stem for stem in NOTEBOOKS if stem not in WITH_WIDGETS])

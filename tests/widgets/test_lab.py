@@ -16,7 +16,7 @@ from invlib.widgets.player import static_html
 from tests.pages import PATIENCE, ROOT, LabPage, copy_without_outputs, jupyterlab
 
 TEXT, OTHER = "Meet me at the station at nine.", "The train to the coast leaves at noon."
-NOTEBOOK = ROOT / "notebooks" / "09_inversion_lab.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "10_inversion_lab.ipynb"
 SECONDS = 60
 
 
