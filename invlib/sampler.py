@@ -177,12 +177,12 @@ def _propose(
 
 
 def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:
-    """A token per row, by inverting the distribution function in float64.
+    """A token per row, by inverting the distribution function, which is summed in float64.
 
     It is what Gumbel noise in float64 does (in float32 its tail is cut, which silently lowers the temperature, arXiv
     2409.02908), for one random number instead of one a token.
     """
-    cumulative = (log_probs.double() / temperature).softmax(dim=1).cumsum(dim=1)
+    cumulative = (log_probs / temperature).softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
     # Measured on the sum that came out, not on 1: rounding must not select the token behind the last one.
     return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
 

@@ -44,7 +44,7 @@ FLOORS = {
     "search": ("__init__", "remask swap_beam", "edits strategy", "target", "quick", "ledger"),
     "studies": (
         "__init__ __main__",
-        "frontier",
+        "documents frontier",
         "ablations calibration search tables vanishing",
         "attackers likelihood sweep utility",
         "score",

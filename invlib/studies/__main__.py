@@ -1,13 +1,20 @@
-"""`python -m invlib.studies score|search|attackers|ablations|tables`: a study and its options."""
+"""`python -m invlib.studies score|search|documents|attackers|ablations|tables`: a study and its options."""
 
 import sys
 from collections.abc import Sequence
 
 from invlib.door.options import Parser
 from invlib.errors import command
-from invlib.studies import ablations, attackers, score, search, tables
+from invlib.studies import ablations, attackers, documents, score, search, tables
 
-STUDIES = {"score": score, "search": search, "attackers": attackers, "ablations": ablations, "tables": tables}
+STUDIES = {
+    "score": score,
+    "search": search,
+    "documents": documents,
+    "attackers": attackers,
+    "ablations": ablations,
+    "tables": tables,
+}
 
 
 @command

@@ -21,6 +21,7 @@ INVERTED = "inverted"
 CONTROLS = ("unconditional prior", "shuffled embeddings", "nearest sentence")
 LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens
 SMALLEST_GROUP = 20  # fewer texts say nothing
+DIGITS = {"bleu": 1, "seconds": 1}  # of the metrics that are not between 0 and 1
 GROUP_METRICS = ("token_f1", "bleu", "exact_match", "cosine")
 
 
@@ -97,63 +98,93 @@ def score_groups(table: pd.DataFrame, groups: pd.Categorical, encoder) -> pd.Dat
 
 
 def markdown_table(scores: pd.DataFrame, rows: Sequence[str] = ("metric",), columns: str = "attacker") -> str:
-    """The scores as a Markdown table, value and 95 % interval in each cell: what README and model card show."""
-    cells = [with_interval(s.value, s.low, s.high, 1 if s.metric == "bleu" else 3) for s in scores.itertuples()]
+    """The scores as a Markdown table, value and 95 % interval in each cell: what README and model card show.
+
+    Lines that agree in the first of `rows` stand together, in the order in which it first appears.
+    """
+    cells = [with_interval(s.value, s.low, s.high, DIGITS.get(s.metric, 3)) for s in scores.itertuples()]
     shown = scores.assign(cell=cells, metric=scores["metric"].str.replace("_", " "))
     lines = [[*key, *own["cell"]] for key, own in shown.groupby(list(rows), sort=False)]
+    firsts = list(dict.fromkeys(line[0] for line in lines))
+    lines.sort(key=lambda line: firsts.index(line[0]))
     head = [*rows, *shown[columns].unique()]
     first, *others = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *lines)]
     return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help=".jsonl or .txt, plain or .gz; several")
     parser.add_argument("--checkpoint", default="minilm")
-    parser.add_argument("--pool", type=Path, help="sentences for the nearest-sentence control")
+    parser.add_argument("--pool", type=Path, nargs="+", help="sentences for the nearest-sentence control, of each text")
     parser.add_argument("--pool-size", type=int, default=20_000, help="how many of them (the first ones)")
-    parser.add_argument("--limit", type=int, help="score only the first texts that fit")
+    parser.add_argument("--limit", type=int, help="score only the first sentences that fit, of each text")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--out", type=Path, help="default: results.json in the checkpoint's folder")
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Write the checkpoint's `results.json` and print its tables."""
+    """Write the checkpoint's `results.json`, every text scored on its own, and print its tables."""
+    names, pools = named(chosen.text), chosen.pool or [None] * len(chosen.text)
+    if len(pools) != len(names):
+        raise InputError(f"{len(pools)} pools for {len(names)} texts; give --pool one file for each --text, in order")
     inverter = Inverter.load(chosen.checkpoint)
-    corpus = read_corpus(chosen.text)
-    texts = fitting(corpus.texts, inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
-    if not texts:
-        raise InputError(f"no text of {chosen.text} fits the model; give sentences of {MIN_TOKENS} tokens or more")
-    pool = read_texts(chosen.pool)[: chosen.pool_size] if chosen.pool else None
-    generator = torch.Generator().manual_seed(0)
-    table = reconstruct(inverter, texts, num_steps=chosen.steps, pool=pool, generator=generator)
-    scores = score_attackers(table, inverter.encoder, inverter.tokenizer)
+    parts = [scored(inverter, *files, chosen) for files in zip(chosen.text, pools, strict=True)]
+    tables = {
+        table: pd.concat([part[table].assign(text=name) for name, part in zip(names, parts, strict=True)])
+        for table in parts[0]
+    }
+    for name, table in tables.items():
+        if len(table):
+            rows, columns = (("metric", "text"), "attacker") if name == "scores" else (("text", "group", "n"), "metric")
+            shown = table if name == "scores" else table[table["metric"].isin(GROUP_METRICS)]
+            print(f"{name.replace('_', ' ')}\n{markdown_table(shown, rows, columns)}\n")
     results = {
-        "text": chosen.text.name,
+        "texts": [path.name for path in chosen.text],
         "num_steps": chosen.steps,
         "encoder_free": True,
-        "pool": f"{chosen.pool.name}, first {chosen.pool_size}" if pool else "the other texts",
+        "pool": f"{', '.join(pool.name for pool in pools)}, first {chosen.pool_size}"
+        if chosen.pool
+        else "the other texts",
         "machine": machine(),
-        "scores": scores.to_dict(orient="records"),
     }
-    print(markdown_table(scores))
-    for name, groups in _groups(corpus, texts, inverter.tokenizer).items():
-        found = score_groups(table, groups, inverter.encoder)
-        results[f"by_{name}"] = found.to_dict(orient="records")
-        if len(found):
-            shown = found[found["metric"].isin(GROUP_METRICS)]
-            print(f"\nby {name}\n{markdown_table(shown, ('group', 'n'), 'metric')}")
     out = chosen.out or locate(chosen.checkpoint) / "results.json"
-    write_json(out, results)
-    print(f"n = {len(texts)}; written to {out}")
+    write_json(out, results | {name: table.to_dict(orient="records") for name, table in tables.items()})
+    print(f"written to {out}")
+
+
+def named(paths: Sequence[Path]) -> list[str]:
+    """What the tables call each file: its name up to the first dot. Raises `InputError` where two are alike."""
+    names = [path.name.partition(".")[0] for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError(f"two texts have one name ({', '.join(names)}) and the tables tell them by it; rename one")
+    return names
+
+
+def scored(inverter: Inverter, path: Path, pool: Path | None, chosen: argparse.Namespace) -> dict[str, pd.DataFrame]:
+    """The tables of one text: scores of every attacker, by_length and by_source of what is inverted."""
+    corpus = read_corpus(path)
+    texts = fitting(corpus.texts, inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+    if not texts:
+        raise InputError(f"no text of {path} fits the model; give sentences of {MIN_TOKENS} tokens or more")
+    known = read_texts(pool)[: chosen.pool_size] if pool else None
+    generator = torch.Generator().manual_seed(0)
+    table = reconstruct(inverter, texts, num_steps=chosen.steps, pool=known, generator=generator)
+    groups = _groups(corpus, texts, inverter.tokenizer)
+    return {
+        "scores": score_attackers(table, inverter.encoder, inverter.tokenizer),
+        **{f"by_{name}": score_groups(table, own, inverter.encoder) for name, own in groups.items()},
+    }
 
 
 def _groups(corpus: Corpus, texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, pd.Categorical]:
     """How the texts are grouped: by their number of tokens, and by their source where the corpus names it."""
-    lengths = [len(ids) for ids in tokenizer.encode(texts)]
+    source = dict(zip(corpus.texts, corpus.sources, strict=True))
+    sources = pd.Series([source[text].partition("/")[0] or None for text in texts])  # None: in no group
+    largest_first = sources.value_counts().index
+    return {"length": by_length(texts, tokenizer), "source": pd.Categorical(sources, largest_first)}
+
+
+def by_length(texts: Sequence[str], tokenizer: Tokenizer) -> pd.Categorical:
+    """The range that each text's number of tokens lies in."""
     labels = [f"{low + 1}–{high} tokens" for low, high in itertools.pairwise(LENGTH_BINS)]
-    groups = {"length": pd.cut(lengths, LENGTH_BINS, labels=labels)}
-    if any(corpus.sources):
-        source = dict(zip(corpus.texts, corpus.sources, strict=True))
-        sources = pd.Series([source[text].partition("/")[0] for text in texts])
-        groups["source"] = pd.Categorical(sources, sources.value_counts().index)  # the largest first
-    return groups
+    return pd.cut([len(ids) for ids in tokenizer.encode(texts)], LENGTH_BINS, labels=labels)

@@ -1,15 +1,18 @@
-"""Search: exact match, BLEU and cosine against encoder queries.
+"""Search: exact match, BLEU and cosine against encoder queries and seconds.
 
-It writes `search.csv` beside a checkpoint's weights: every metric against the number of queries, and which commit
-measured it when. It may be stopped at any moment; the same command goes on with the sentences that are missing.
+It writes `search.csv` beside a checkpoint's weights: every metric against the number of queries, for each text as a
+whole and by length, and which commit measured it when. It may be stopped at any moment; the same command goes on with
+the sentences that are missing.
 """
 
 import argparse
 import functools
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -18,46 +21,59 @@ from invlib.checkpoint import fingerprint, locate
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.metrics import score
+from invlib.metrics import mean_interval, score
 from invlib.search import BestOf, Strategy, SwapBeam, improve
 from invlib.studies.results import cell_path, commit_of_this_clone, kept, write_table
+from invlib.studies.score import SMALLEST_GROUP, by_length, named
 from invlib.training.pairs import fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
 CACHE = Path("data/runs/search")
+ALL = "all"  # the group that every sentence is in
 
 
 def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], seed: int) -> pd.DataFrame:
-    """Search for a text from its vector alone; what was encoded: text, cosine, in the order of the queries."""
-    vector = inverter.encoder.encode([text])
+    """Search for a text from its vector alone; what was encoded: text, cosine, seconds, in the order of the queries.
+
+    seconds: of processor time, from the start until the text and all that was encoded with it was known.
+    """
+    vector, start = inverter.encoder.encode([text]), time.process_time()
     drafts = [tuple(inverter.invert(vector).trajectories[0].tokens[-1].tolist())]
     target = inverter.target(vector[0], generator=torch.Generator().manual_seed(seed))
+    seconds: list[float] = []
     for _ in improve(target, strategies, drafts):
-        pass
+        seconds += [time.process_time() - start] * (target.ledger.queries - len(seconds))
     if target.ledger.error:
         raise InputError(f"{text!r}: {target.ledger.error}; run the same command again")
-    return pd.DataFrame([(f.text, f.cosine) for f in target.ledger.found.values()], columns=["text", "cosine"])
+    found = pd.DataFrame([(f.text, f.cosine) for f in target.ledger.found.values()], columns=["text", "cosine"])
+    return found.assign(seconds=seconds)
 
 
-def best_within(found: pd.DataFrame, queries: int) -> str:
-    """The closest text among the first `queries` that were encoded."""
-    return found["text"].iloc[int(found["cosine"].iloc[:queries].to_numpy().argmax())]
+def best_within(found: pd.DataFrame, queries: int) -> tuple[str, float]:
+    """The closest text among the first `queries` that were encoded, and the seconds these took."""
+    asked = found.iloc[:queries]
+    return asked["text"].iloc[int(asked["cosine"].to_numpy().argmax())], asked["seconds"].iloc[-1]
 
 
-def curve(references: Sequence[str], best: Sequence[dict[str, str]], encoder: Encoder) -> pd.DataFrame:
-    """Scores at every budget: queries, metric, value, low, high, n."""
-    tables = [
-        score(references, texts.tolist(), encoder).assign(queries=int(budget))
-        for budget, texts in pd.DataFrame(best).items()
-    ]
+def curve(references: Sequence[str], best: Sequence[Mapping[str, Sequence]], encoder: Encoder) -> pd.DataFrame:
+    """Scores at every budget: queries, metric, value, low, high, n; one metric is `seconds`, of processor time.
+
+    best: what `best_within` found for each of the references, by budget.
+    """
+    tables = []
+    for budget in best[0]:
+        texts, seconds = zip(*(own[budget] for own in best), strict=True)
+        table = score(references, texts, encoder)
+        took = pd.DataFrame([("seconds", *mean_interval(seconds), len(seconds))], columns=table.columns)
+        tables.append(pd.concat([table, took]).assign(queries=int(budget)))
     return pd.concat(tables, ignore_index=True)[["queries", "metric", "value", "low", "high", "n"]]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", type=Path, required=True, help=".jsonl or .txt, plain or .gz")
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help=".jsonl or .txt, plain or .gz; several")
     parser.add_argument("--checkpoint", default="minilm")
-    parser.add_argument("--limit", type=int, default=500, help="only the first texts that fit (default: 500)")
-    parser.add_argument("--queries", type=int, default=5000, help="encoder queries for each text (default: 5000)")
+    parser.add_argument("--limit", type=int, default=500, help="only the first sentences that fit (default: 500)")
+    parser.add_argument("--queries", type=int, default=1000, help="encoder queries for each sentence (default: 1000)")
     parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished sentences (default: {CACHE})")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
@@ -65,9 +81,29 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Search for every sentence that is not done yet; then write `search.csv` and print it."""
-    commit = commit_of_this_clone()
+    commit, names = commit_of_this_clone(), named(chosen.text)
     inverter = Inverter.load(chosen.checkpoint)
-    texts = fitting(read_texts(chosen.text), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+    tables = []
+    for name, path in zip(names, chosen.text, strict=True):
+        texts = fitting(read_texts(path), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+        best = _search_all(inverter, texts, chosen)
+        bins = by_length(texts, inverter.tokenizer)
+        groups = {ALL: np.arange(len(texts)), **{own: np.flatnonzero(bins == own) for own in bins.categories}}
+        for group, rows in groups.items():
+            if len(rows) >= SMALLEST_GROUP or group == ALL:
+                table = curve([texts[row] for row in rows], [best[row] for row in rows], inverter.encoder)
+                tables.append(table.assign(text=name, group=group))
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    table = pd.concat(tables, ignore_index=True).assign(commit=commit, made=made)
+    out = chosen.out or locate(chosen.checkpoint) / "search.csv"
+    write_table(out, table)
+    shown = table[table["group"] == ALL]
+    print(shown.pivot(index=["text", "queries"], columns="metric", values="value").round(3).to_string())
+    print(f"n = {shown.groupby('text')['n'].first().to_dict()}; written to {out}")
+
+
+def _search_all(inverter: Inverter, texts: Sequence[str], chosen: argparse.Namespace) -> list[dict]:
+    """For every text, the closest within each budget; each is a finished cell of the cache."""
     strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries)]
     budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
     identity, best = (fingerprint(inverter.model), strategies, budgets), []
@@ -77,15 +113,10 @@ def run(chosen: argparse.Namespace) -> None:
             best.append(kept(cell_path(chosen.cache, identity, text, seed), search))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the same command goes on from {chosen.cache}") from None
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    table = curve(texts, best, inverter.encoder).assign(commit=commit, made=made)
-    out = chosen.out or locate(chosen.checkpoint) / "search.csv"
-    write_table(out, table)
-    print(table.pivot(index="queries", columns="metric", values="value").round(3).to_string())
-    print(f"n = {len(texts)}; written to {out}")
+    return best
 
 
-def _best(budgets: Sequence[int], *search) -> dict[str, str]:
-    """The closest text of a search within every budget; as JSON keeps it, the budgets are texts too."""
+def _best(budgets: Sequence[int], *search) -> dict[str, tuple[str, float]]:
+    """`best_within` every budget of a search; as JSON keeps it, the budgets are texts too."""
     found = recover(*search)
     return {str(budget): best_within(found, budget) for budget in budgets}

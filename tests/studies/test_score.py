@@ -45,22 +45,33 @@ def test_a_table_of_groups_shows_value_interval_and_number(table, minilm):
     assert "| three | 20 | 0.000 (0.000–0.000)" in lines[3]
 
 
-def test_the_script_scores_every_source_and_length_and_counts_tokens(tmp_path, minilm, sentences, monkeypatch):
+def test_the_script_scores_every_text_source_and_length_and_counts_tokens(
+    tmp_path, minilm, sentences, monkeypatch, capsys
+):
     monkeypatch.setattr(studies, "SMALLEST_GROUP", 2)
     rows = [
         {"text": f" {text}", "source": f"{'abb'[n % 3]}/{n}"} for n, text in enumerate(sentences)
     ]  # what follows the slash names a part of the source
     path = tmp_path / "sentences.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert main(["score", "--text", str(path), "--out", str(tmp_path / "results.json"), "--steps", "2"]) == 0
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(sentences[:4]), encoding="utf-8")
+    command = ["score", "--text", str(path), str(few), "--out", str(tmp_path / "results.json"), "--steps", "2"]
+    assert main(command) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     by_source = pd.DataFrame(results["by_source"])
     assert by_source.groupby("group", sort=False)["n"].first().to_dict() == {"b": 8, "a": 4}
-    by_length = pd.DataFrame(results["by_length"]).groupby("group")["n"].first()
+    by_length = pd.DataFrame(results["by_length"])
     lengths = [len(ids) for ids in Inverter.load("minilm").tokenizer.encode(sentences)]
-    assert by_length["9–12 tokens"] == sum(9 <= n <= 12 for n in lengths)
-    overall = pd.DataFrame(results["scores"]).query("attacker == 'inverted'").set_index("metric")
-    assert 0 <= overall.at["length_within_one_token", "value"] <= 1
+    counted = by_length[by_length["text"] == "sentences"].groupby("group")["n"].first()
+    assert counted["9–12 tokens"] == sum(9 <= n <= 12 for n in lengths)
+    overall = pd.DataFrame(results["scores"]).query("attacker == 'inverted'").set_index(["text", "metric"])
+    assert 0 <= overall.at[("sentences", "length_within_one_token"), "value"] <= 1
+    assert overall.loc["few", "n"].unique().tolist() == [4] and results["texts"] == ["sentences.jsonl", "few.txt"]
+    assert "| token f1 | sentences |" in capsys.readouterr().out
+    assert main([*command, "--pool", str(few)]) == 2 and "1 pools for 2 texts" in capsys.readouterr().err
+    command[3] = str(path)
+    assert main(command) == 2 and "two texts have one name (sentences, sentences)" in capsys.readouterr().err
 
 
 def test_a_text_too_small_for_groups_is_scored_as_a_whole(tmp_path, sentences, capsys):

@@ -20,8 +20,9 @@ def corpus(tmp_path):
 
 
 def test_the_best_within_a_budget_is_the_closest_of_the_first_queries():
-    found = pd.DataFrame({"text": list("abcd"), "cosine": [0.1, 0.5, 0.3, 0.9]})
-    assert [best_within(found, queries) for queries in (1, 2, 3, 4, 99)] == ["a", "b", "b", "d", "d"]
+    found = pd.DataFrame({"text": list("abcd"), "cosine": [0.1, 0.5, 0.3, 0.9], "seconds": [1.0, 2.0, 2.0, 3.0]})
+    best = [("a", 1.0), ("b", 2.0), ("b", 2.0), ("d", 3.0), ("d", 3.0)]
+    assert [best_within(found, queries) for queries in (1, 2, 3, 4, 99)] == best
 
 
 def test_every_query_is_seen_in_its_order(inverter):
@@ -29,14 +30,16 @@ def test_every_query_is_seen_in_its_order(inverter):
     first, second = (recover(inverter, text, strategies, seed) for seed, text in enumerate(SENTENCES))
     assert len(first) <= 40 and len(second) <= 40
     assert first["text"][0] == inverter.invert(inverter.encoder.encode(SENTENCES[:1])).texts[0]
-    assert first["text"].is_unique
+    assert first["text"].is_unique and first["seconds"].is_monotonic_increasing and first["seconds"].gt(0).all()
 
 
 def test_the_curve_scores_what_was_best_at_each_budget(inverter):
-    best = [{"1": "I am.", "9": "I am late."}, {"1": "Plants need light.", "9": "Plants need light and water."}]
+    drafts, found = ["I am.", "Plants need light."], SENTENCES
+    best = [{"1": (one, 0.5), "9": (other, 2.0)} for one, other in zip(drafts, found, strict=True)]
     table = curve(SENTENCES, best, inverter.encoder).set_index(["queries", "metric"])["value"]
     assert table[9, "exact_match"] == 1 and table[1, "exact_match"] == 0
     assert table[9, "cosine"] == pytest.approx(1, abs=1e-5) and table[1, "cosine"] < 0.99
+    assert table[1, "seconds"] == 0.5 and table[9, "seconds"] == 2
 
 
 def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, capsys):
@@ -61,7 +64,9 @@ def test_the_command_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch,
     assert main([*command, "--out", str(tmp_path / "b.csv")]) == 0
     assert done == SENTENCES * 2
     one, other = (pd.read_csv(tmp_path / name) for name in ("a.csv", "b.csv"))
+    one, other = (own[own["metric"] != "seconds"].reset_index(drop=True) for own in (one, other))
     pd.testing.assert_frame_equal(one.drop(columns="made"), other.drop(columns="made"))
+    assert {*one["text"]} == {"sentences"} and {*one["group"]} == {"all"}, "two are too few for a length"
     assert sorted(one["queries"].unique()) == [1, 20] and one["made"].str.endswith("+00:00").all()
     assert one["commit"].unique().tolist() == [commit_of_this_clone()]
     command[4] = "19"
