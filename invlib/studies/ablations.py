@@ -63,7 +63,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "half the rate": ("learning rate 5e-4", {"lr": 5e-4}),
     "twice the rate": ("learning rate 2e-3", {"lr": 2e-3}),
     "no dropped vectors": ("condition dropout 0", {"condition_dropout": 0.0}),
-    "vocabulary 30k": ("all 29,513 pieces of Latin script", {"vocab_size": 29513}),
+    "vocabulary 12k": ("12,288 pieces", {"vocab_size": 12288}),
     "all random": ("6 layers, 384 wide, pre-norm, all random", RANDOM),
     "wide": ("3 layers, 528 wide, all random", RANDOM | {"num_layers": 3, "hidden_dim": 528, "ff_dim": 2112}),
     "deep": ("11 layers, 288 wide, all random", RANDOM | {"num_layers": 11, "hidden_dim": 288, "ff_dim": 1152}),
