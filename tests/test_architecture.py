@@ -64,7 +64,7 @@ FLOORS = {
         "lab",
         "comparison",
         "session",
-        "outcome",
+        "outcome take",
         "run verdict",
         "alignment settings sentences upload",
     ),

@@ -22,7 +22,7 @@ class Lane:
     label: str
     outcome: Outcome
     trajectory: Trajectory
-    cosines: dict[int, float]
+    asked: dict[int, tuple[float, int]]
     open_until: int
 
     @classmethod
@@ -30,7 +30,7 @@ class Lane:
         """What a session shows. Raises `InputError` where it shows no finished run."""
         if session.outcome is None:
             raise InputError("there is no finished run to keep; press Invert first")
-        return cls(label, session.outcome, session.trajectory, dict(session.cosines), session.open_until)
+        return cls(label, session.outcome, session.trajectory, dict(session.asked), session.open_until)
 
 
 class Comparison:
