@@ -379,6 +379,21 @@ def test_a_table_has_no_counter_and_its_numbers_stand_to_the_right_with_separato
     assert "<th>name</th>" in named and ">a b<" in named
 
 
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ([384.0, 0.02, 8.0], ["384", "0.020", "8"]),  # strengths
+        ([1536.0, 0.0, np.nan], ["1,536", "0", "–"]),  # counts
+        ([1.0, 0.95, 0.0], ["1.000", "0.950", "0.000"]),  # shares
+        ([23.0, 12.345, 8.5], ["23.000", "12.345", "8.500"]),  # measured; that one is whole is chance
+    ],
+)
+def test_whole_strengths_and_counts_have_no_decimals_but_shares_have(column, shown):
+    told = table(pd.DataFrame({"value": column}))
+    assert re.findall(r'<td class="number">(.*?)</td>', told.html) == shown
+    assert told.text.split()[1:] == shown
+
+
 def test_recovered_words_are_bold_and_each_counts_once():
     assert marked("Meet me at nine.", "meet <b> nine nine.") == "<b>meet</b> &lt;b&gt; <b>nine</b> nine."
     frame = pd.DataFrame({"sentence": ["Meet me."], "read": ["me too"]})
