@@ -4,7 +4,6 @@ Few lines carry their names at their ends; many groups have a panel each, with a
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from math import ceil
 
 import matplotlib.pyplot as plt
@@ -121,12 +120,11 @@ def plot_intervals(
         ends.append((float(along.iloc[-1]), float(rows["value"].iloc[-1]), str(name), shown[str(name)]))
     if named:
         ax.set_xticks(range(len(names)), names)
-    ax.legend(**ABOVE)
-    if not named and 1 < len(groups) <= FEW:
+    _levels(ax, levels)
+    if has_ends := not named and 1 < len(groups) <= FEW:
         _name_ends(ax, ends)
-    ax.get_legend().set_visible(not ax.texts and len(groups) > 1)
-    for name, level in levels.items():
-        _level(ax, level, name)
+    told = [own for own in ax.lines if own.get_label() in levels] if has_ends and levels else None
+    ax.legend(handles=told, **ABOVE).set_visible(bool(levels) or (len(groups) > 1 and not has_ends))
     return _set(ax, xlabel=x)
 
 
@@ -150,8 +148,7 @@ def plot_panels(
             xerr = _bars(rows, x, f"{x}_") if f"{x}_low" in rows else None
             told = {"label": kind if line else None, "xerr": xerr}
             _interval(ax, shown[str(kind) if line else "inverted"], rows[x], rows, **told)
-        for (level, height), dash in zip(levels.items(), (":", "--"), strict=False):
-            ax.axhline(height, ls=dash, lw=1, color=REFERENCE, label=level)
+        _levels(ax, levels)
         ax.set_title(_shown(str(name)))
     if line or levels:
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
@@ -249,22 +246,10 @@ def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
         ax.annotate(name, (x, y), (7, lowest - at), textcoords="offset points", va="center", color=colour)
 
 
-def _level(ax: Axes, level: float, name: str) -> Axes:
-    """A dotted line across, with its name above or below it where the lines of the data leave most room."""
-    to_axes = ax.transData + ax.transAxes.inverted()
-    lines = [to_axes.transform(own.get_xydata()) for own in ax.lines if own.get_transform() == ax.transData]
-    height = to_axes.transform((ax.get_xlim()[0], level))[1]
-
-    def room(place: tuple[float, int]) -> float:
-        along, middle = np.linspace(place[0], place[0] + 0.25, 25), height + 0.04 * place[1]
-        there = (np.interp(along, *own.T, left=np.inf, right=np.inf) for own in lines)
-        return min((np.abs(own - middle).min() for own in there), default=1)
-
-    left, side = max(product((0.02, 0.2, 0.38, 0.56, 0.74), (1, -1)), key=room)
-    ax.axhline(level, ls=":", lw=1, color=REFERENCE)
-    place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2 * side), "textcoords": "offset points"}
-    ax.annotate(name, (left, level), color=REFERENCE, fontsize=8, va="bottom" if side > 0 else "top", **place)
-    return ax
+def _levels(ax: Axes, levels: Mapping[str, float]) -> None:
+    """Lines across, two at most, whose names the legend tells: on the line they would run over the data."""
+    for (name, height), dash in zip(levels.items(), (":", "--"), strict=False):
+        ax.axhline(height, ls=dash, lw=1, color=REFERENCE, label=name)
 
 
 def _shown(metric: str) -> str:

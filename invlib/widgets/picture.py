@@ -137,21 +137,8 @@ def gif(lanes: Sequence[dict[str, Any]], sentence: str = "", vector: np.ndarray 
 
 def title(lanes: Sequence[dict[str, Any]], sentence: str) -> str:
     """What a picture shows, in words."""
-    texts = [f"“{lane['frames']['text']}” ({_costs(lane['frames'])})" for lane in lanes]
-    if len(lanes) > 1:
-        texts = [f"{lane['label']}: {text}" for lane, text in zip(lanes, texts, strict=True)]
-    of = f" of “{sentence}”" if sentence else ""
-    return f"From the embedding{of} the model writes {'; '.join(texts)}"
-
-
-def _costs(frames: dict[str, Any]) -> str:
-    last = len(frames["tokens"]) - 1
-    _, queries = frames["asked"].get(str(last), (None, 0))
-    return f"{last} step{'s' * (last != 1)}" + (f", {_queries(queries)}" if queries else "")
-
-
-def _queries(count: int) -> str:
-    return f"{count:,} {'query' if count == 1 else 'queries'} to the encoder"
+    texts = [(f"{lane['label']}: " if lane["label"] else "") + f"“{lane['frames']['text']}”" for lane in lanes]
+    return f"From the embedding{f' of “{sentence}”' if sentence else ''} the model writes {'; '.join(texts)}"
 
 
 def scenes(
@@ -192,7 +179,7 @@ def _caption(label: str, frames: dict[str, Any], step: int) -> str:
     if step and not any(frames["top"][step]):  # the model was not asked in this step
         told[0] = f"{label}: search" if label else "Searching closer"
     if cosine is not None:
-        told += [_queries(queries), f"cosine {cosine:.3f}"]
+        told += [f"{queries:,} {'query' if queries == 1 else 'queries'} to the encoder", f"cosine {cosine:.3f}"]
     return " · ".join(told)
 
 

@@ -77,7 +77,7 @@ def test_it_is_harmless_and_says_what_it_shows(lanes):
     assert {node.tag.partition("}")[2] for node in root.iter()} == {"svg", "title", "style", "g", "rect", "text"}
     assert not re.search(r"url\(|@import|href|\son\w+=", ElementTree.tostring(root, "unicode"))
     told = root.find("{http://www.w3.org/2000/svg}title").text
-    assert f"“{SENTENCE}”" in told and "“we <b> go” (3 steps, 57 queries to the encoder)" in told
+    assert f"“{SENTENCE}”" in told and "“we <b> go”" in told
 
 
 def test_a_gif_has_a_picture_for_every_step_and_holds_the_last():

@@ -75,16 +75,17 @@ class Lab(page.Pane):
 
     def _save(self, content: dict, _: list) -> None:
         """Send what is shown, or what is compared, as a file to the page that asked."""
-        session, beside = self.session, self.comparison.lanes
+        session, beside, what = self.session, self.comparison.lanes, content["what"]
         if content.get("of") == "lanes" and beside:
-            told = self.lanes, [lane.trajectory for lane in beside], beside[0].outcome.settings.text, None
+            what = "zip" if what == "npz" and len(beside) > 1 else what
+            of = {"sentence": beside[0].outcome.settings.text, "vector": None}
+            name, file = "side-by-side", taken(what, self.lanes, [lane.trajectory for lane in beside], **of)
         elif session.trajectory is not None:
-            shown = session.shown
-            told = [{"label": "", "frames": self.frames}], [session.trajectory], shown.settings.text, shown.vector
+            of = {"sentence": session.shown.settings.text, "vector": session.shown.vector}
+            name, file = "inversion", taken(what, [{"label": "", "frames": self.frames}], [session.trajectory], **of)
         else:
             raise InputError("there is nothing to save yet; press Invert first")
-        name, file = taken(content["what"], *told)
-        self.send({"file": name, "page": content.get("page")}, [file])
+        self.send({"file": f"{name}.{what}", "page": content.get("page")}, [file])
 
     def _compared(self, act: Callable[[], None]) -> None:
         act()

@@ -5,60 +5,35 @@ import re
 import zipfile
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 from invlib.errors import InputError
 from invlib.trajectory import Trajectory
 from invlib.widgets import page, picture, player
 
-KINDS = ("html", "svg", "gif", "npz")
 
+def taken(kind: str, lanes: Sequence[dict[str, Any]], trajectories: Sequence[Trajectory], **of: Any) -> bytes:
+    """A file that shows one run, or several side by side.
 
-def taken(
-    kind: str,
-    lanes: Sequence[dict[str, Any]],
-    trajectories: Sequence[Trajectory],
-    sentence: str,
-    vector: np.ndarray | None,
-) -> tuple[str, bytes]:
-    """The name and the bytes of a file that shows one run, or several side by side.
-
-    kind: one of `KINDS`; several trajectories come as a .zip of .npz files. lanes: `label` and `frames` of each run,
-    and for a page of several, what stands below it. sentence, vector [n]: what they invert, where both are known.
+    kind: html, svg, gif, npz, or zip of one npz for each. lanes: `label` and `frames` of each run, and, for a page of
+    several, what stands below it. of: the `sentence` and the `vector` [n] that they invert, for pictures.
     """
-    if kind not in KINDS:
-        raise InputError(f"there is no file of the kind {kind!r}; choose one of {', '.join(KINDS)}")
-    name = "inversion" if len(lanes) == 1 else "side-by-side"
     if kind == "npz":
-        labels = [lane["label"] for lane in lanes]
-        return (f"{name}.npz", _npz(*trajectories)) if len(lanes) == 1 else (f"{name}.zip", _zip(labels, trajectories))
-    if kind == "html":
-        return f"{name}.html", _page(lanes, picture.title(lanes, sentence)).encode()
-    return f"{name}.{kind}", {"svg": picture.svg, "gif": picture.gif}[kind](lanes, sentence, vector)
+        return trajectories[0].packed()
+    if kind == "zip":
+        with zipfile.ZipFile(file := io.BytesIO(), "w") as together:
+            for number, (lane, own) in enumerate(zip(lanes, trajectories, strict=True), 1):
+                together.writestr(f"{number}-{re.sub(r'[^0-9a-z]+', '-', lane['label'])}.npz", own.packed())
+        return file.getvalue()
+    if kind not in ("html", "svg", "gif"):
+        raise InputError(f"there is no file of the kind {kind!r}; choose html, svg, gif or npz")
+    return _page(lanes, of["sentence"]) if kind == "html" else getattr(picture, kind)(lanes, **of)
 
 
-def _page(lanes: Sequence[dict[str, Any]], title: str) -> str:
-    if len(lanes) == 1:
-        shown = player.static_html(lanes[0]["frames"])
-    else:
-        lines = [line for lane in lanes for line in (lane["label"], *player.lines(lane["frames"]), "")]
-        shown = page.static_html("lanes", lanes, lines, (*player.PARTS, "lanes"), ("player", "lanes"))
-    return page.whole(title, f'<p style="font: 16px system-ui, sans-serif">{escape(title)}</p>{shown}')
-
-
-def _npz(trajectory: Trajectory) -> bytes:
-    with TemporaryDirectory() as folder:
-        trajectory.save(path := Path(folder) / "trajectory.npz")
-        return path.read_bytes()
-
-
-def _zip(labels: Sequence[str], trajectories: Sequence[Trajectory]) -> bytes:
-    with zipfile.ZipFile(file := io.BytesIO(), "w") as together:
-        for number, (label, trajectory) in enumerate(zip(labels, trajectories, strict=True), 1):
-            name = re.sub(r"\W+", "-", label)
-            together.writestr(f"{number}-{name}.npz", _npz(trajectory))
-    return file.getvalue()
+def _page(lanes: Sequence[dict[str, Any]], sentence: str) -> bytes:
+    lines = [line for lane in lanes for line in (lane["label"], *player.lines(lane["frames"]))]
+    several, title = (*player.PARTS, "lanes"), picture.title(lanes, sentence)
+    shown = player.static_html(lanes[0]["frames"])
+    if len(lanes) > 1:
+        shown = page.static_html("lanes", lanes, lines, several, ("player", "lanes"))
+    return page.whole(title, f'<p style="font: 16px system-ui, sans-serif">{escape(title)}</p>{shown}').encode()
