@@ -26,16 +26,17 @@ LOOKS = {
     "draft": ("tile", "quiet", 1, 6),
     "new": ("tile", "uncovered", 2, 6),
     "tile": ("tile", "line", 1, 6),
-    "track": ("masked", None, 0, 1),
-    "bar": ("confidence", None, 0, 1),
-    "minus": ("uncovered", None, 0, 0),
+    "track": ("masked", "masked", 0, 1),
+    "bar": ("confidence", "confidence", 0, 1),
+    "minus": ("uncovered", "uncovered", 0, 0),
 }
+UNSURE = ("masked", "draft", "quiet")  # whose text is in the quiet colour
 STYLE = """
 svg {{ font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; {light} }}
 @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}
-text {{ fill: var(--ink); dominant-baseline: central }} .quiet, .unsure {{ fill: var(--quiet) }}
-.quiet {{ font-size: 13px }} .draft {{ stroke-dasharray: 4 3 }}
-.word {{ font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; text-anchor: middle }}
+text {{ fill: var(--ink); dominant-baseline: central }} rect.draft {{ stroke-dasharray: 4 3 }}
+text.quiet, text.masked, text.draft {{ fill: var(--quiet) }} .quiet {{ font-size: 13px }}
+text:not(.text, .quiet) {{ font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; text-anchor: middle }}
 .frame {{ opacity: 0; animation-duration: {seconds:.1f}s; animation-iteration-count: infinite;
 animation-timing-function: step-end }} .last {{ opacity: 1 }}
 @media (prefers-reduced-motion: reduce) {{ .frame {{ animation: none !important }} }}
@@ -43,44 +44,38 @@ animation-timing-function: step-end }} .last {{ opacity: 1 }}
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle. look: a key of `LOOKS`."""
+class Shape:
+    """A box with a look of `LOOKS`, perhaps with a word in it; or a line of text or quiet text, which has no width."""
 
     x: float
     y: float
-    width: float
-    height: float
     look: str
+    text: str = ""
+    width: float = 0.0
+    height: float = 0.0
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Where the text is: in a tile above its bar, else it begins here."""
+        return self.x + self.width / 2, self.y + 17 * (self.width > 0)
 
     @property
     def svg(self) -> str:
-        place = f'x="{self.x:.1f}" y="{self.y:.1f}" width="{self.width:.1f}" height="{self.height:.1f}"'
-        return f'<rect class="{self.look}" {place} rx="{LOOKS[self.look][3]}"/>'
+        (x, y), drawn = self.middle, ""
+        if self.width:
+            place = f'x="{self.x:.1f}" y="{self.y:.1f}" width="{self.width:.1f}" height="{self.height:.1f}"'
+            drawn = f'<rect class="{self.look}" {place} rx="{LOOKS[self.look][3]}"/>'
+        return drawn + f'<text class="{self.look}" x="{x:.1f}" y="{y:.1f}">{escape(self.text)}</text>' * bool(self.text)
 
     def draw(self, pen: Any, colour: dict[str, str], fonts: dict[str, Any]) -> None:
-        fill, line, width, radius = LOOKS[self.look]
-        corners = [SCALE * v for v in (self.x, self.y, self.x + self.width, self.y + self.height)]
-        told = {"fill": colour[fill], "outline": colour.get(line), "width": width * SCALE}
-        pen.rounded_rectangle(corners, radius * SCALE, **told)
-
-
-@dataclass(frozen=True)
-class Line:
-    """Text in one line, y its middle. look: text or quiet, which begin at x; word or word unsure, around x."""
-
-    x: float
-    y: float
-    text: str
-    look: str
-
-    @property
-    def svg(self) -> str:
-        return f'<text class="{self.look}" x="{self.x:.1f}" y="{self.y:.1f}">{escape(self.text)}</text>'
-
-    def draw(self, pen: Any, colour: dict[str, str], fonts: dict[str, Any]) -> None:
-        kind, ink = self.look.split()[0], "quiet" if self.look in ("quiet", "word unsure") else "ink"
-        anchor = "mm" if kind == "word" else "lm"
-        pen.text((SCALE * self.x, SCALE * self.y), self.text, colour[ink], fonts[kind], anchor)
+        """On a picture of Pillow's."""
+        if self.width:
+            fill, line, width, radius = LOOKS[self.look]
+            corners = [SCALE * v for v in (self.x, self.y, self.x + self.width, self.y + self.height)]
+            pen.rounded_rectangle(corners, radius * SCALE, colour[fill], colour[line], width * SCALE)
+        kind, ink = "word" if self.width else self.look, colour["quiet" if self.look in UNSURE else "ink"]
+        if self.text:
+            pen.text([SCALE * v for v in self.middle], self.text, ink, fonts[kind], "mm" if self.width else "lm")
 
 
 def svg(lanes: Sequence[dict[str, Any]], sentence: str = "", vector: np.ndarray | None = None) -> bytes:
@@ -99,7 +94,7 @@ def svg(lanes: Sequence[dict[str, Any]], sentence: str = "", vector: np.ndarray 
     )
     style = STYLE.format(light=page.colours(is_dark=False), dark=page.colours(is_dark=True), seconds=seconds)
     looks = "".join(
-        f".{name} {{ fill: var(--{fill}); stroke: {f'var(--{line})' if line else 'none'}; stroke-width: {width} }}\n"
+        f"rect.{name} {{ fill: var(--{fill}); stroke: var(--{line}); stroke-width: {width} }}\n"
         for name, (fill, line, width, _) in LOOKS.items()
     )
     groups = (
@@ -143,34 +138,35 @@ def title(lanes: Sequence[dict[str, Any]], sentence: str) -> str:
 
 def scenes(
     lanes: Sequence[dict[str, Any]], sentence: str, vector: np.ndarray | None
-) -> tuple[list[Box | Line], list[list[Box | Line]], float]:
+) -> tuple[list[Shape], list[list[Shape]], float]:
     """What always stands there, what stands there at every step of the longest lane, and the height of it all."""
     still, y = [*_heading(sentence, vector)], 66.0 * bool(sentence) + 50.0 * (vector is not None)
-    rows: list[list[Box | Line]] = [[] for _ in range(max(len(lane["frames"]["tokens"]) for lane in lanes))]
+    rows: list[list[Shape]] = [[] for _ in range(max(len(lane["frames"]["tokens"]) for lane in lanes))]
     for lane in lanes:
         frames, top = lane["frames"], y
         for step, row in enumerate(rows):
             at = min(step, len(frames["tokens"]) - 1)
-            row += [Line(MARGIN, top + 34, _caption(lane["label"], frames, at), "quiet"), *_tiles(frames, at, top + 56)]
-        y = max(shape.y for row in rows for shape in row if isinstance(shape, Box) and shape.height == HEIGHT) + HEIGHT
+            caption = Shape(MARGIN, top + 34, "quiet", _caption(lane["label"], frames, at))
+            row += [caption, *_tiles(frames, at, top + 56)]
+        y = max(shape.y for row in rows for shape in row if shape.height == HEIGHT) + HEIGHT
     height = y + MARGIN
-    return [Box(0.5, 0.5, WIDTH - 1, height - 1, "panel"), *still], rows, height
+    return [Shape(0.5, 0.5, "panel", "", WIDTH - 1, height - 1), *still], rows, height
 
 
-def _heading(sentence: str, vector: np.ndarray | None) -> Iterator[Box | Line]:
+def _heading(sentence: str, vector: np.ndarray | None) -> Iterator[Shape]:
     """The sentence, and its vector as bars."""
     if sentence:
         most = int((WIDTH - 2 * MARGIN - LABEL) / GLYPH)
         shown = sentence if len(sentence) <= most else sentence[: most - 1] + "…"
-        yield from (Line(MARGIN, 36, "a sentence", "quiet"), Line(MARGIN + LABEL, 36, shown, "text"))
+        yield from (Shape(MARGIN, 36, "quiet", "a sentence"), Shape(MARGIN + LABEL, 36, "text", shown))
     if vector is None:
         return
     y, width = (86.0 if sentence else 36.0), (WIDTH - 2 * MARGIN - LABEL) / len(vector)
-    yield Line(MARGIN, y, "its embedding", "quiet")
+    yield Shape(MARGIN, y, "quiet", "its embedding")
     sizes = 19 * np.clip(vector / np.quantile(np.abs(vector), 0.98), -1, 1)
     for index, size in enumerate(sizes.tolist()):
         x, look = MARGIN + LABEL + index * width, "bar" if size > 0 else "minus"
-        yield Box(x, y - max(size, 0), 0.7 * width, abs(size), look)
+        yield Shape(x, y - max(size, 0), look, "", 0.7 * width, abs(size))
 
 
 def _caption(label: str, frames: dict[str, Any], step: int) -> str:
@@ -183,7 +179,7 @@ def _caption(label: str, frames: dict[str, Any], step: int) -> str:
     return " · ".join(told)
 
 
-def _tiles(frames: dict[str, Any], step: int, top: float) -> Iterator[Box | Line]:
+def _tiles(frames: dict[str, Any], step: int, top: float) -> Iterator[Shape]:
     """The tiles of a step. A column is as wide as its widest word, so that only an edit moves what stands."""
     piece_of, x, y = words(frames), MARGIN, top
     for position, column in enumerate(zip(*frames["tokens"], strict=True)):
@@ -192,12 +188,10 @@ def _tiles(frames: dict[str, Any], step: int, top: float) -> Iterator[Box | Line
             continue
         if x > MARGIN and x + width > WIDTH - MARGIN:
             x, y = MARGIN, y + HEIGHT + GAP
-        look, p = _look(frames, step, position), frames["confidence"][step][position] / 1000
-        yield Box(x, y, width, HEIGHT, look)
-        yield Line(x + width / 2, y + 17, piece_of[piece], "word" + " unsure" * (look in ("masked", "draft")))
+        p, bar = frames["confidence"][step][position] / 1000, (x + 8, y + HEIGHT - 7)
+        yield Shape(x, y, _look(frames, step, position), piece_of[piece], width, HEIGHT)
         if p >= 0:
-            yield Box(x + 8, y + HEIGHT - 7, width - 16, 3, "track")
-            yield Box(x + 8, y + HEIGHT - 7, p * (width - 16), 3, "bar")
+            yield from (Shape(*bar, "track", "", width - 16, 3), Shape(*bar, "bar", "", p * (width - 16), 3))
         x += width + GAP
 
 

@@ -58,7 +58,7 @@ def test_a_short_run_waits_at_its_end_for_a_long_one():
 def test_many_tokens_go_on_in_a_second_row_and_nothing_stands_outside():
     wide = written([[M] * 15, [6, 7, 8] * 5])
     _, rows, height = picture.scenes([{"label": "", "frames": wide}], "", None)
-    tiles = [box for box in rows[-1] if isinstance(box, picture.Box) and box.height == picture.HEIGHT]
+    tiles = [shape for shape in rows[-1] if shape.height == picture.HEIGHT]
     assert len(tiles) == 15 and len({tile.y for tile in tiles}) == 2
     assert all(tile.x + tile.width <= picture.WIDTH - picture.MARGIN for tile in tiles)
     assert all(tile.y + tile.height <= height - picture.MARGIN for tile in tiles)
@@ -66,7 +66,7 @@ def test_many_tokens_go_on_in_a_second_row_and_nothing_stands_outside():
 
 def test_the_vector_has_a_bar_for_every_number_upwards_or_downwards():
     still, _, _ = picture.scenes(ONE, SENTENCE, np.array([1.0, -1.0, 0.5]))
-    up, down, half = (box for box in still if getattr(box, "look", "") in ("bar", "minus"))
+    up, down, half = (shape for shape in still if shape.look in ("bar", "minus"))
     assert (up.look, down.look, half.look) == ("bar", "minus", "bar")
     assert up.y + up.height == down.y == half.y + half.height and 2 * half.height == pytest.approx(up.height)
 
