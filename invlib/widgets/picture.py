@@ -36,7 +36,7 @@ svg {{ font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-seri
 @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}
 text {{ fill: var(--ink); dominant-baseline: central }} rect.draft {{ stroke-dasharray: 4 3 }}
 text.quiet, text.masked, text.draft {{ fill: var(--quiet) }} .quiet {{ font-size: 13px }}
-text:not(.text, .quiet) {{ font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; text-anchor: middle }}
+text:not(.text, .quiet) {{ font: 15px ui-monospace, Menlo, "DejaVu Sans Mono", monospace; text-anchor: middle }}
 .frame {{ opacity: 0; animation-duration: {seconds:.1f}s; animation-iteration-count: infinite;
 animation-timing-function: step-end }} .last {{ opacity: 1 }}
 @media (prefers-reduced-motion: reduce) {{ .frame {{ animation: none !important }} }}
