@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from invlib.door.options import Parser
+import torch
+
+from invlib.door.options import Parser, whole
 from invlib.encoder import check_texts
 from invlib.errors import command
 from invlib.inverter import Inverter
 from invlib.policies import POLICY_BY_NAME
+from invlib.search import BestOf, SwapBeam, improve
 from invlib.trajectory import Trajectory
 
 
@@ -19,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="minilm", help="name, folder or .pt file (default: minilm)")
     parser.add_argument("--steps", type=int, default=8, help="denoising steps (default: 8)")
     parser.add_argument("--policy", choices=POLICY_BY_NAME, default="top_confidence")
+    parser.add_argument(
+        "--search", type=whole(1, 10**6), metavar="QUERIES", help="then ask the encoder, at most so often"
+    )
     chosen = parser.parse_args(arguments)
     check_texts([chosen.text])
     inverter = Inverter.load(chosen.checkpoint)
@@ -31,6 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"step {step:2d} {_line(result.trajectories[0], step)}")
     cost = f"{result.model_calls[0]} model calls and {result.encoder_queries[0]} encoder query"
     print(f"text    {result.texts[0]}\ncosine  {result.cosines[0]:.3f} to the vector, after {cost}")
+    if chosen.search:
+        target, text = inverter.target(vector[0], generator=torch.Generator().manual_seed(0)), result.texts[0]
+        strategies = (BestOf(min(32, chosen.search)), SwapBeam(max_queries=chosen.search))
+        for best in improve(target, strategies, [tuple(result.trajectories[0].tokens[-1].tolist())]):
+            if best.text != text:
+                text = best.text
+                print(f"search  {text}  (cosine {best.cosine:.3f}, {target.ledger.queries} encoder queries)")
+        print(f"search  ended after {target.ledger.queries} of {chosen.search} encoder queries")
 
 
 def _line(trajectory: Trajectory, step: int) -> str:

@@ -356,7 +356,7 @@ def _each(name: str, value: Any, count: int, domain: str, fits: Callable[[Any], 
     try:
         array = np.asarray(value)
         right = array.dtype.kind in "fiu" and array.shape in ((), (count,)) and all(map(fits, array.flat))
-    except ValueError:  # rows of unequal lengths
+    except (ValueError, TypeError, RuntimeError):  # rows of unequal lengths; tensors without numbers
         right = False
     if not right or isinstance(value, np.ma.MaskedArray):
         raise InputError(f"{name} must be {domain}, or one for each of the {count} vectors; got {shown(value)}")

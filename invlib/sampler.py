@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from invlib.door.files import guarded
 from invlib.door.options import FUNCTION, GENERATOR, NOT_NEGATIVE, SHARE, Checked, Domain, whole, within
 from invlib.errors import InputError, options_of
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
@@ -78,10 +79,11 @@ def denoise(
         logits = ask(xt, asked)
         x0, confidence = _propose(logits, xt, asked, mask_token_id, how.temperature, streams)
         prediction = Prediction(masked, pinned, asked, logits, mask_token_id, x0, confidence, committed)
-        t, s = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
-        SHARE.check("what grid returns", s)
-        context = StepContext(t, s, free, lambda: _uniform(streams, lengths), how.order_noise)
-        visible = everything if index == how.num_steps else how.policy(prediction, context) | pinned
+        with guarded("policy or grid failed", "they take (prediction, context), and the share of the steps done"):
+            t, s = how.grid((index - 1) / how.num_steps), how.grid(index / how.num_steps)
+            SHARE.check("what grid returns", s)
+            context = StepContext(t, s, free, lambda: _uniform(streams, lengths), how.order_noise)
+            visible = everything if index == how.num_steps else how.policy(prediction, context) | pinned
         uncovered, xt = masked & visible, torch.where(visible, x0, mask_token_id)
         committed = torch.where(uncovered, confidence, committed).masked_fill(~visible, torch.nan)
         yield _step((index, how.num_steps), xt, uncovered, committed, prediction, ask.calls, top_k)

@@ -105,7 +105,7 @@ def _ids(given: Iterable) -> list[int]:
         ids = [int(i) for i in given]
         if all(0 <= i < 2**32 for i in ids):
             return ids
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor without numbers
         pass
     raise InputError(f"token ids must be whole numbers from 0 on, got {shown(given)}")
 

@@ -105,13 +105,16 @@ class Trajectory:
         ids, probs = self.top_ids[step, position], self.top_probs[step, position]
         return [(self.pieces[int(i)], float(p)) for i, p in zip(ids, probs, strict=True) if i >= 0]
 
-    def save(self, path: str | Path) -> None:
-        """Write one .npz without pickled objects."""
+    def packed(self) -> bytes:
+        """One .npz without pickled objects."""
         arrays = {name: value for name, value in vars(self).items() if name != "pieces"}
         ids, texts = np.array(list(self.pieces), np.int32), np.array(list(self.pieces.values()), np.str_)
-        with io.BytesIO() as packed:
-            np.savez_compressed(packed, piece_ids=ids, piece_texts=texts, **arrays)
-            write_atomically(Path(path), lambda partial: Path(partial).write_bytes(packed.getbuffer()))
+        np.savez_compressed(file := io.BytesIO(), piece_ids=ids, piece_texts=texts, **arrays)
+        return file.getvalue()
+
+    def save(self, path: str | Path) -> None:
+        """Write what `packed` gives."""
+        write_atomically(Path(path), lambda partial: Path(partial).write_bytes(self.packed()))
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":

@@ -1,5 +1,7 @@
 """The public face: vectors in, sentences out, and one clear line for every wrong input."""
 
+import re
+
 import jaxtyping
 import numpy as np
 import pandas as pd
@@ -217,7 +219,19 @@ def test_the_terminal_takes_a_policy(capsys):
     assert masked == sorted(masked) and any(masked) and not all(masked)
 
 
-@pytest.mark.parametrize("arguments", [[" "], ["hello there", "--steps", "0"], ["hello", "--checkpoint", "absent"]])
+def test_the_terminal_searches_closer_and_counts_its_queries(capsys):
+    assert main(["Nobody knew why the baker closed his shop.", "--steps", "2", "--search", "60"]) == 0
+    *found, end = [line for line in capsys.readouterr().out.splitlines() if line.startswith("search  ")]
+    told = [re.fullmatch(r"search  (.+)  \(cosine ([\d.]+), (\d+) encoder queries\)", line) for line in found]
+    cosines, queries = ([float(one[group]) for one in told] for group in (2, 3))
+    assert found and cosines == sorted(cosines) and queries == sorted(queries) and queries[-1] <= 60
+    assert re.fullmatch(r"search  ended after \d+ of 60 encoder queries", end)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[" "], ["hello there", "--steps", "0"], ["hello", "--search", "0"], ["hello", "--checkpoint", "absent"]],
+)
 def test_the_terminal_says_what_is_wrong_in_one_line(arguments, capsys):
     assert main(arguments) == 2
     message = capsys.readouterr().err

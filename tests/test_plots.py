@@ -265,7 +265,14 @@ def test_the_sweep_has_a_panel_per_perturbation_against_the_cosine_it_leaves(swe
     fig = plot_sweep(swept)
     assert panels(fig) == {"Gaussian noise": [[0.7, 0.3], [0.9, 0.5]], "truncation": [[0.5, 0.25]]}
     noise, cut = fig.axes[:2]
-    assert {text.get_text(): text.xy[1] for text in noise.texts} == {"clean": 0.6, "control": 0.2}
+    for ax in (noise, cut):
+        assert {
+            line.get_label(): line.get_ydata()[0] for line in ax.lines if line.get_label() in ("clean", "control")
+        } == {
+            "clean": 0.6,
+            "control": 0.2,
+        }
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["clean", "control"] and not noise.texts
     assert fig.get_supylabel() == "token F1, 95 % interval" and "cosine" in fig.get_supxlabel()
     (bar,) = cut.containers[0].lines[2][0].get_segments()
     np.testing.assert_allclose(bar[:, 1], [0.2, 0.3])
@@ -377,6 +384,21 @@ def test_a_table_has_no_counter_and_its_numbers_stand_to_the_right_with_separato
     assert re.findall(r'<td class="number">(.*?)</td>', html) == ["12,345", "0.123", "6", "–"]
     named = table(frame.set_index("name"))._repr_mimebundle_()["text/html"]
     assert "<th>name</th>" in named and ">a b<" in named
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ([384.0, 0.02, 8.0], ["384", "0.020", "8"]),  # strengths
+        ([1536.0, 0.0, np.nan], ["1,536", "0", "–"]),  # counts
+        ([1.0, 0.95, 0.0], ["1.000", "0.950", "0.000"]),  # shares
+        ([23.0, 12.345, 8.5], ["23.000", "12.345", "8.500"]),  # measured; that one is whole is chance
+    ],
+)
+def test_whole_strengths_and_counts_have_no_decimals_but_shares_have(column, shown):
+    told = table(pd.DataFrame({"value": column}))
+    assert re.findall(r'<td class="number">(.*?)</td>', told.html) == shown
+    assert told.text.split()[1:] == shown
 
 
 def test_recovered_words_are_bold_and_each_counts_once():

@@ -40,7 +40,7 @@ def plot_token_gradients(gradients: Float[Tensor, "length embed"], words: list[s
     norms = gradients.norm(dim=1, keepdim=True)
     unit = gradients / norms.clamp_min(1e-12)
     cosines = (unit @ unit.T).numpy()
-    shown = np.vectorize("{:.1f}".format)(cosines)
+    shown = np.vectorize("{:.1f}".format)(np.round(cosines, 1) + 0.0)
     lengths = [f"{word}  {norm:.2f}" for word, norm in zip(words, norms[:, 0], strict=True)]
     labels = {"ylabel": "token, and length of its gradient", "yticks": range(len(words)), "yticklabels": lengths}
     return _cells(ax, cosines, shown, "cosine of the gradients", below=words, limits=(-1, 1), **labels)

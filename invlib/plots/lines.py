@@ -64,21 +64,26 @@ def plot_modulation(modulation: Modulation) -> Figure:
 def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = None) -> Axes:
     """Effective gain of each sublayer (`probes.effective_gain`), mean over the batch and its spread; logarithmic."""
     ax = plot_intervals(_spread(dict(zip(SUBLAYERS, gain.unbind(dim=2), strict=True))), "layer", "group", ax)
-    _level(ax, 1, "as much as there was")
-    ylabel = "RMS added / RMS of the stream\n(bars: standard deviation; log scale)"
-    return _set(ax, xlabel="layer", ylabel=ylabel, yscale="log")
+    _set(
+        ax, xlabel="layer", ylabel="RMS added / RMS of the stream\n(bars: standard deviation; log scale)", yscale="log"
+    )
+    return _level(ax, 1, "as much as there was")
 
 
 def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
     """Cumulative variance over the principal components; the participation ratio is named and marked on each."""
     ax, shown = ax or plt.subplots()[1], colours(components)
+    slowest = max(components, key=lambda name: components[name].participation_ratio)
     for name, found in components.items():
         share, ratio = np.cumsum(found.variance) / found.variance.sum(), found.participation_ratio
         count = np.arange(1, len(share) + 1)
         height = np.interp(ratio, count, share)
         ax.plot(count, share, color=shown[name], label=name)
         ax.plot(ratio, height, MARKS[shown[name]], color=shown[name], ms=7)
-        ax.annotate(f"{name}: {ratio:.0f}", (ratio, height), (9, -10), textcoords="offset points", color=shown[name])
+        # Right of the lowest line, left of all others: a name between two lines would run over one of them.
+        place = {"xytext": (9, -10)} if name == slowest else {"xytext": (-9, 4), "ha": "right"}
+        told = f"{name}: {ratio:.0f}"
+        ax.annotate(told, (ratio, height), textcoords="offset points", color=shown[name], **place)
     labels = {"xlabel": "principal components", "ylabel": "share of variance"}
     return _set(ax, **labels, xlim=(0, None), ylim=(0, 1.02))
 
@@ -97,11 +102,13 @@ def plot_plane(components: Components, kinds: Sequence[str]) -> Figure:
     return fig
 
 
-def plot_intervals(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None) -> Axes:
+def plot_intervals(
+    table: pd.DataFrame, x: str, by: str, ax: Axes | None = None, *, levels: Mapping[str, float] = {}
+) -> Axes:
     """`value` with its interval (`low`, `high`) over column x, one colour and one marker per value of column by.
 
     Over numbers a line joins the values of a group, and few groups carry their names at the ends of their lines; over
-    names the groups stand side by side.
+    names the groups stand side by side. levels: name → value, drawn across.
     """
     ax = ax or plt.subplots()[1]
     groups, names, shown = table.groupby(by, sort=False), list(dict.fromkeys(table[x])), colours(table[by])
@@ -113,10 +120,11 @@ def plot_intervals(table: pd.DataFrame, x: str, by: str, ax: Axes | None = None)
         ends.append((float(along.iloc[-1]), float(rows["value"].iloc[-1]), str(name), shown[str(name)]))
     if named:
         ax.set_xticks(range(len(names)), names)
-    ax.legend(**ABOVE)
-    if not named and 1 < len(groups) <= FEW:
+    _levels(ax, levels)
+    if has_ends := not named and 1 < len(groups) <= FEW:
         _name_ends(ax, ends)
-        ax.get_legend().set_visible(False)
+    told = [own for own in ax.lines if own.get_label() in levels] if has_ends and levels else None
+    ax.legend(handles=told, **ABOVE).set_visible(bool(levels) or (len(groups) > 1 and not has_ends))
     return _set(ax, xlabel=x)
 
 
@@ -126,7 +134,7 @@ def plot_panels(
     """Small multiples: a panel per value of column by, all other panels' lines in grey behind it.
 
     table: x, value, low, high, and for intervals along x also x_low, x_high. line: a column whose values are lines of
-    their own inside a panel, in the colours of what they mean. levels: name → value, drawn across every panel.
+    their own inside a panel, in the colours of what they mean. levels: name → value, two at most, across every panel.
     """
     table = table.assign(_order=pd.factorize(table[by])[0]).sort_values(["_order", x], kind="stable")
     groups, shown = list(table.groupby(by, sort=False)), colours(table[line] if line else ["inverted"])
@@ -138,13 +146,11 @@ def plot_panels(
                 ax.plot(rows[x], rows["value"], ".-", color=LINE, lw=0.8, ms=3, zorder=0)
         for kind, rows in own.groupby(line or by, sort=False):
             xerr = _bars(rows, x, f"{x}_") if f"{x}_low" in rows else None
-            _interval(ax, shown[str(kind) if line else "inverted"], rows[x], rows, label=kind, xerr=xerr)
-        for level in levels.values():
-            ax.axhline(level, ls=":", lw=1, color=REFERENCE)
+            told = {"label": kind if line else None, "xerr": xerr}
+            _interval(ax, shown[str(kind) if line else "inverted"], rows[x], rows, **told)
+        _levels(ax, levels)
         ax.set_title(_shown(str(name)))
-    for name, level in levels.items():
-        _level(axes[0, 0], level, name)
-    if line:
+    if line or levels:
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
     fig.supxlabel(labels.pop("xlabel", x))
     fig.supylabel(labels.pop("ylabel", "value, 95 % interval"))
@@ -221,7 +227,7 @@ def _spread(groups: dict[str, Float[Tensor, "batch layer"]]) -> pd.DataFrame:
 def _grid_of(count: int, columns: int, height: float = 1.35) -> tuple[Figure, np.ndarray]:
     """That many axes of common scales, and nothing in the places that are left over."""
     rows = ceil(count / columns)
-    size = (WIDTH, height * rows + 0.5)
+    size = (WIDTH, max(height * rows + 0.5, 2.6))  # a label beside one row needs as much
     fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for place, ax in enumerate(axes.flat):
         ax.set_visible(place < count)
@@ -240,11 +246,10 @@ def _name_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
         ax.annotate(name, (x, y), (7, lowest - at), textcoords="offset points", va="center", color=colour)
 
 
-def _level(ax: Axes, level: float, name: str) -> None:
-    """A dotted line across, with its name on it."""
-    ax.axhline(level, ls=":", lw=1, color=REFERENCE)
-    place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "textcoords": "offset points"}
-    ax.annotate(name, (0.02, level), color=REFERENCE, fontsize=8, **place)
+def _levels(ax: Axes, levels: Mapping[str, float]) -> None:
+    """Lines across, two at most, whose names the legend tells: on the line they would run over the data."""
+    for (name, height), dash in zip(levels.items(), (":", "--"), strict=False):
+        ax.axhline(height, ls=dash, lw=1, color=REFERENCE, label=name)
 
 
 def _shown(metric: str) -> str:

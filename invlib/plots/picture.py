@@ -86,14 +86,18 @@ def themed(svg: str) -> str:
 def table(frame: pd.DataFrame, digits: int = 3, *, recovered: str = "", of: str = "") -> Page:
     """A data frame to be read: no counter beside the rows, numbers to the right and with separators.
 
-    An index with names, or of names, is a column. recovered: columns of texts, with a bar between them, in which the
+    An index with names, or of names, is a column. Whole numbers stand without decimals where most of a column's numbers
+    above 1 are whole, as strengths and counts are. recovered: columns of texts, with a bar between them, in which the
     words of column `of` are bold.
     """
     if any(frame.index.names) or not pd.api.types.is_numeric_dtype(frame.index):
         frame = frame.rename_axis([name or "" for name in frame.index.names]).reset_index()
-    shown = frame.map(lambda value: _cell(value, digits)).astype(object)
+    shown = frame.apply(lambda column: _cells(column, digits)).astype(object)
+    text = shown.to_string(index=False)
     right = [shown[name].map(lambda cell: bool(NUMBER.fullmatch(cell)) or cell in ("", "–")).all() for name in shown]
-    for name in filter(None, recovered.split("|")):
+    texts = [*filter(None, recovered.split("|"))]
+    shown = shown.apply(lambda column: column if column.name in texts else column.map(escape))
+    for name in texts:
         shown[name] = [marked(*pair) for pair in zip(frame[of], frame[name], strict=True)]
     names = [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
     kinds = [' class="number"' if is_number else "" for is_number in right]
@@ -103,7 +107,14 @@ def table(frame: pd.DataFrame, digits: int = 3, *, recovered: str = "", of: str 
     ]
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
     html = f'<div class="invlib-table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-    return Page(html + TABLE_STYLE, frame.to_string(index=False, float_format=f"{{:.{digits}f}}".format))
+    return Page(html + TABLE_STYLE, text)
+
+
+def _cells(column: pd.Series, digits: int) -> pd.Series:
+    whole = {value: value.is_integer() for value in column if isinstance(value, float)}  # numpy's are floats, too
+    large = [is_whole for value, is_whole in whole.items() if abs(value) > 1]
+    plain = {value for value, is_whole in whole.items() if is_whole and 2 * sum(large) > len(large)}
+    return column.map(lambda value: _cell(value, 0 if isinstance(value, float) and value in plain else digits))
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -113,7 +124,7 @@ def _cell(value: Any, digits: int) -> str:
         return f"{value:,}"
     if isinstance(value, float | np.floating):
         return "–" if np.isnan(value) else f"{value:,.{digits}f}"
-    return escape(str(value).replace("_", " ") if str(value).isidentifier() else str(value))
+    return str(value).replace("_", " ") if str(value).isidentifier() else str(value)
 
 
 def marked(reference: str, text: str) -> str:

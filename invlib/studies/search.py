@@ -25,7 +25,7 @@ from invlib.metrics import mean_interval, score
 from invlib.search import BestOf, Strategy, SwapBeam, improve
 from invlib.studies.results import cell_path, commit_of_this_clone, kept, write_table
 from invlib.studies.score import SMALLEST_GROUP, by_length, named
-from invlib.training.pairs import fitting, read_texts
+from invlib.training.pairs import MIN_TOKENS, fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
 CACHE = Path("data/runs/search")
@@ -86,6 +86,8 @@ def run(chosen: argparse.Namespace) -> None:
     tables = []
     for name, path in zip(names, chosen.text, strict=True):
         texts = fitting(read_texts(path), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+        if not texts:
+            raise InputError(f"no text of {path} fits the model; give sentences of {MIN_TOKENS} tokens or more")
         best = _search_all(inverter, texts, chosen)
         bins = by_length(texts, inverter.tokenizer)
         groups = {ALL: np.arange(len(texts)), **{own: np.flatnonzero(bins == own) for own in bins.categories}}

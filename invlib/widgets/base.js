@@ -96,8 +96,8 @@ function probability(thousandths) {
   return thousandths >= 1000 ? ">0.999" : (thousandths / 1000).toFixed(3);
 }
 
-function count(n, noun) {
-  return `${n} ${noun}${n === 1 ? "" : "s"}`;
+function count(n, noun, nouns = `${noun}s`) {
+  return `${n.toLocaleString("en")} ${n === 1 ? noun : nouns}`;
 }
 
 function clamp(value, last) {

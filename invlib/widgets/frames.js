@@ -37,9 +37,10 @@ class Frames {
     return this.told.top[step][position];
   }
 
-  // The cosine of a step's text to the vector; undefined where nobody asked.
-  cosine(step) {
-    return this.told.cosines?.[step];
+  // The cosine of a step's text to the vector, and how many texts were encoded by then; nothing where nobody asked.
+  asked(step) {
+    const [cosine, queries] = this.told.asked?.[step] ?? [];
+    return cosine === undefined ? [] : [count(queries, "query", "queries"), `cosine ${cosine.toFixed(3)}`];
   }
 
   // Its place in the text, where a search has put in or taken away tokens before it.
@@ -106,8 +107,7 @@ class Frames {
       [taken, "taken away"],
     ];
     for (const [n, what] of counts) if (n) parts.push(`${n} ${what}`);
-    if (this.cosine(step) !== undefined) parts.push(`cosine ${this.cosine(step).toFixed(3)}`);
-    return parts.join(" · ");
+    return [...parts, ...this.asked(step)].join(" · ");
   }
 
   // The text of a step as it is read; the last one's is known, the others are put together here.

@@ -47,7 +47,7 @@ class Lane {
     this.tokens = new Tokens({ label: `Tokens: ${label}` });
     this.tokens.load(this.frames);
     this.status = h("span", { class: "quiet" });
-    const costs = `${count(model_calls, "model call")}, ${encoder_queries === 1 ? "1 query" : `${encoder_queries} queries`}`;
+    const costs = `${count(model_calls, "model call")}, ${count(encoder_queries, "query", "queries")}`;
     this.end = h("p", { class: "end" }, ...verdictOf(kind, line), h("span", { class: "quiet" }, costs));
     const head = h("p", { class: "head" }, h("b", {}, label), this.status);
     const text_ = h("p", { class: "unseen" }, text);

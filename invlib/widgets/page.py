@@ -28,7 +28,7 @@ def script(*names: str) -> str:
     One text, because neither anywidget nor an inline script can import a second file.
     """
     *_, last = names[-1].split("/")
-    return f"{_joined('base', *names, suffix='.js')}export default {{ render: render{last.title()} }};\n"
+    return f"{_script(*names)}export default {{ render: render{last.title()} }};\n"
 
 
 def style(*names: str) -> str:
@@ -46,11 +46,18 @@ def static_html(
     told = json.dumps({"style": style(*styles or (kind,)), "data": data}, separators=(",", ":"))
     told = told.replace("<", "\\u003c")  # no token can end the script or open a comment in it
     name = hashlib.sha256(told.encode()).hexdigest()[:12]  # by content: executed again, the output stays the same
-    text = script(*scripts or (kind,))
+    text = _script(*scripts or (kind,))
     return (
         f'<div data-invlib-{kind}="{name}"><pre>{escape(chr(10).join(lines))}</pre></div>\n'
         f'<script type="module">\n{text}mount("{kind}", "{name}", {told}, draw{kind.title()});\n</script>'
     )
+
+
+def whole(title: str, body: str) -> str:
+    """A page as a file of its own, which reads offline."""
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    look = "<style>:root { color-scheme: light dark } body { max-width: 1100px; margin: 24px auto; padding: 0 16px }"
+    return f"{head}<title>{escape(title)}</title>{look}</style><body>{body}</body></html>\n"
 
 
 def colour_by_name(*, is_dark: bool) -> dict[str, str]:
@@ -61,6 +68,10 @@ def colour_by_name(*, is_dark: bool) -> dict[str, str]:
 def colours(*, is_dark: bool) -> str:
     """The theme's colours as declarations, for a picture that is no page."""
     return "; ".join(f"--{name}: {value}" for name, value in colour_by_name(is_dark=is_dark).items())
+
+
+def _script(*names: str) -> str:
+    return _joined("base", *names, suffix=".js")
 
 
 def _joined(*names: str, suffix: str) -> str:

@@ -1,27 +1,42 @@
-"""Picture: the frames of a player as a moving picture that needs no script: animated SVG, GIF."""
+"""Picture: runs of one vector as a moving picture that needs no script: animated SVG, GIF.
+
+`scenes` says what stands where at every step; two painters draw it. Without animation (asked for by the reader's
+system, or on paper) an SVG shows the last step.
+"""
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from invlib.widgets import page
-from invlib.widgets.player import GONE, MASKED
+from invlib.widgets.player import GONE, MASKED, words
 
-WIDTH, MARGIN, GAP, HEIGHT, TOP = 860, 28, 8, 38, 66  # user units; HEIGHT of a tile, TOP of the first one
+WIDTH, MARGIN, LABEL, GAP, HEIGHT = 860, 28, 112, 8, 38  # user units; HEIGHT of a tile, LABEL before a sentence
 GLYPH = 9.1  # width of one letter of the tiles
-LEAD, STEP, HOLD = 1.2, 0.7, 4.0  # seconds: before the first step, of each step, after the last
+LEAD, STEP, HOLD = 1.6, 0.7, 4.0  # seconds: before the first step, of each step, after the last
 SCALE = 2  # pixels of the GIF per user unit
-
+# How boxes look: colours of the theme within and around, width of the line around, radius.
+LOOKS = {
+    "panel": ("panel", "line", 1, 12),
+    "masked": ("masked", "masked", 1, 6),
+    "draft": ("tile", "quiet", 1, 6),
+    "new": ("tile", "uncovered", 2, 6),
+    "tile": ("tile", "line", 1, 6),
+    "track": ("masked", "masked", 0, 1),
+    "bar": ("confidence", "confidence", 0, 1),
+    "minus": ("uncovered", "uncovered", 0, 0),
+}
+UNSURE = ("masked", "draft", "quiet")  # whose text is in the quiet colour
 STYLE = """
 svg {{ font: 14px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; {light} }}
 @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}
-text {{ fill: var(--ink) }} .quiet {{ fill: var(--quiet); font-size: 13px }}
-.panel {{ fill: var(--panel); stroke: var(--line) }} .track {{ fill: var(--masked) }} .bar {{ fill: var(--confidence) }}
-.tile {{ fill: var(--tile); stroke: var(--line) }} .masked {{ fill: var(--masked) }}
-.draft {{ fill: var(--tile); stroke: var(--quiet); stroke-dasharray: 4 3 }}
-.new {{ fill: var(--tile); stroke: var(--uncovered); stroke-width: 2 }}
-.word {{ font: 15px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; text-anchor: middle }}
+text {{ fill: var(--ink); dominant-baseline: central }} rect.draft {{ stroke-dasharray: 4 3 }}
+text.quiet, text.masked, text.draft {{ fill: var(--quiet) }} .quiet {{ font-size: 13px }}
+text:not(.text, .quiet) {{ font: 15px ui-monospace, Menlo, "DejaVu Sans Mono", monospace; text-anchor: middle }}
 .frame {{ opacity: 0; animation-duration: {seconds:.1f}s; animation-iteration-count: infinite;
 animation-timing-function: step-end }} .last {{ opacity: 1 }}
 @media (prefers-reduced-motion: reduce) {{ .frame {{ animation: none !important }} }}
@@ -29,91 +44,159 @@ animation-timing-function: step-end }} .last {{ opacity: 1 }}
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One token of one step, where it stands. state: masked, new (in this step), draft (it may still change), tile."""
+class Shape:
+    """A box with a look of `LOOKS`, perhaps with a word in it; or a line of text or quiet text, which has no width."""
 
     x: float
     y: float
-    width: float
-    word: str
-    state: str
-    probability: float | None
+    look: str
+    text: str = ""
+    width: float = 0.0
+    height: float = 0.0
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Where the text is: in a tile above its bar, else it begins here."""
+        return self.x + self.width / 2, self.y + 17 * (self.width > 0)
+
+    @property
+    def svg(self) -> str:
+        (x, y), drawn = self.middle, ""
+        if self.width:
+            place = f'x="{self.x:.1f}" y="{self.y:.1f}" width="{self.width:.1f}" height="{self.height:.1f}"'
+            drawn = f'<rect class="{self.look}" {place} rx="{LOOKS[self.look][3]}"/>'
+        return drawn + f'<text class="{self.look}" x="{x:.1f}" y="{y:.1f}">{escape(self.text)}</text>' * bool(self.text)
+
+    def draw(self, pen: Any, colour: dict[str, str], fonts: dict[str, Any]) -> None:
+        """On a picture of Pillow's."""
+        if self.width:
+            fill, line, width, radius = LOOKS[self.look]
+            corners = [SCALE * v for v in (self.x, self.y, self.x + self.width, self.y + self.height)]
+            pen.rounded_rectangle(corners, radius * SCALE, colour[fill], colour[line], width * SCALE)
+        kind, ink = "word" if self.width else self.look, colour["quiet" if self.look in UNSURE else "ink"]
+        if self.text:
+            pen.text([SCALE * v for v in self.middle], self.text, ink, fonts[kind], "mm" if self.width else "lm")
 
 
-def svg(frames: dict[str, Any]) -> bytes:
+def svg(lanes: Sequence[dict[str, Any]], sentence: str = "", vector: np.ndarray | None = None) -> bytes:
     """An animated SVG in the colours of the reader's theme; it runs no script and loads nothing.
 
-    Without animation (asked for by the reader's system, or on paper) it shows the last step.
+    lanes: the runs, each with its `label` and its `frames` (`player.frames`). sentence, vector [n]: what they invert.
     """
-    rows, last = tiles(frames), len(frames["tokens"]) - 1
-    seconds, height = LEAD + STEP * max(last - 1, 0) + HOLD, _height(rows)
+    still, rows, height = scenes(lanes, sentence, vector)
+    last = len(rows) - 1
+    seconds = sum(_waits(last))
     starts = [0.0, *(100 * (LEAD + STEP * step) / seconds for step in range(last)), 100.0]
-    moves = [
+    moves = "".join(
         f"@keyframes f{step} {{ 0% {{ opacity: {int(step == 0)} }} {starts[step]:.2f}% {{ opacity: 1 }} "
-        f"{starts[step + 1]:.2f}%, 100% {{ opacity: {int(step == last)} }} }}"
+        f"{starts[step + 1]:.2f}%, 100% {{ opacity: {int(step == last)} }} }}\n"
         for step in range(last + 1)
-    ]
+    )
     style = STYLE.format(light=page.colours(is_dark=False), dark=page.colours(is_dark=True), seconds=seconds)
-    groups = [
+    looks = "".join(
+        f"rect.{name} {{ fill: var(--{fill}); stroke: var(--{line}); stroke-width: {width} }}\n"
+        for name, (fill, line, width, _) in LOOKS.items()
+    )
+    groups = (
         f'<g class="frame{" last" * (step == last)}" style="animation-name: f{step}">'
-        f'<text class="quiet" x="{MARGIN}" y="40">{escape(_caption(frames, step))}</text>'
-        f"{''.join(map(_tile, row))}</g>"
+        f"{''.join(shape.svg for shape in row)}</g>"
         for step, row in enumerate(rows)
-    ]
+    )
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" '
-        f'role="img">\n<title>{escape(f"From a vector alone, in {last} steps: ")}{escape(frames["text"])}</title>',
-        f"<style>{style}{''.join(moves)}</style>",
-        f'<rect class="panel" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:g}" rx="12"/>',
+        f'role="img">\n<title>{escape(title(lanes, sentence))}</title>',
+        f"<style>{style}{looks}{moves}</style>",
+        *(shape.svg for shape in still),
         *groups,
         "</svg>\n",
     ]
     return "\n".join(lines).encode()
 
 
-def gif(frames: dict[str, Any]) -> bytes:
+def gif(lanes: Sequence[dict[str, Any]], sentence: str = "", vector: np.ndarray | None = None) -> bytes:
     """The same as an animated GIF, light, for where an SVG is not shown. It needs Pillow."""
     from PIL import Image, ImageDraw  # only here: a page without pictures does without
 
-    rows, fonts = tiles(frames), _fonts()
-    size = (WIDTH * SCALE, int(_height(rows) * SCALE))
-    colour = page.colour_by_name(is_dark=False)
+    (still, rows, height), fonts, colour = scenes(lanes, sentence, vector), _fonts(), page.colour_by_name(is_dark=False)
     pictures = []
-    for step, row in enumerate(rows):
-        picture = Image.new("RGB", size, colour["panel"])
+    for row in rows:
+        picture = Image.new("RGB", (WIDTH * SCALE, int(height * SCALE)), colour["panel"])
         pen = ImageDraw.Draw(picture)
-        pen.text((MARGIN * SCALE, 26 * SCALE), _caption(frames, step), fill=colour["quiet"], font=fonts["text"])
-        for tile in row:
-            _draw(pen, tile, colour, fonts["word"])
+        for shape in (*still, *row):
+            shape.draw(pen, colour, fonts)
         pictures.append(picture.quantize(64))
-    waits = [LEAD, *(STEP for _ in rows[2:]), HOLD] if len(rows) > 1 else [HOLD]
-    file, times = io.BytesIO(), [int(1000 * seconds) for seconds in waits]
+    file, times = io.BytesIO(), [int(1000 * seconds) for seconds in _waits(len(rows) - 1)]
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
     return file.getvalue()
 
 
-def tiles(frames: dict[str, Any]) -> list[list[Tile]]:
-    """The tiles of every step. A column is as wide as its widest word, so that only an edit moves what stands."""
-    words = [*frames["pieces"], "", "[MASK]"]  # -1 is the last one, -2 the one before
-    shown = frames["tokens"]
-    widths = [GLYPH * max(len(words[piece]) for piece in column) + 20 for column in zip(*shown, strict=True)]
-    rows = []
-    for step, row in enumerate(shown):
-        places, x, y = [], MARGIN, TOP
-        for position, piece in enumerate(row):
-            if piece == GONE:
-                continue
-            if x > MARGIN and x + widths[position] > WIDTH - MARGIN:
-                x, y = MARGIN, y + HEIGHT + GAP
-            p = frames["confidence"][step][position]
-            state = _state(frames, step, position)
-            places.append(Tile(x, y, widths[position], words[piece], state, None if p < 0 else p / 1000))
-            x += widths[position] + GAP
-        rows.append(places)
-    return rows
+def title(lanes: Sequence[dict[str, Any]], sentence: str) -> str:
+    """What a picture shows, in words."""
+    texts = [(f"{lane['label']}: " if lane["label"] else "") + f"“{lane['frames']['text']}”" for lane in lanes]
+    return f"From the embedding{f' of “{sentence}”' if sentence else ''} the model writes {'; '.join(texts)}"
 
 
-def _state(frames: dict[str, Any], step: int, position: int) -> str:
+def scenes(
+    lanes: Sequence[dict[str, Any]], sentence: str, vector: np.ndarray | None
+) -> tuple[list[Shape], list[list[Shape]], float]:
+    """What always stands there, what stands there at every step of the longest lane, and the height of it all."""
+    still, y = [*_heading(sentence, vector)], 66.0 * bool(sentence) + 50.0 * (vector is not None)
+    rows: list[list[Shape]] = [[] for _ in range(max(len(lane["frames"]["tokens"]) for lane in lanes))]
+    for lane in lanes:
+        frames, top = lane["frames"], y
+        for step, row in enumerate(rows):
+            at = min(step, len(frames["tokens"]) - 1)
+            caption = Shape(MARGIN, top + 34, "quiet", _caption(lane["label"], frames, at))
+            row += [caption, *_tiles(frames, at, top + 56)]
+        y = max(shape.y for row in rows for shape in row if shape.height == HEIGHT) + HEIGHT
+    height = y + MARGIN
+    return [Shape(0.5, 0.5, "panel", "", WIDTH - 1, height - 1), *still], rows, height
+
+
+def _heading(sentence: str, vector: np.ndarray | None) -> Iterator[Shape]:
+    """The sentence, and its vector as bars."""
+    if sentence:
+        most = int((WIDTH - 2 * MARGIN - LABEL) / GLYPH)
+        shown = sentence if len(sentence) <= most else sentence[: most - 1] + "…"
+        yield from (Shape(MARGIN, 36, "quiet", "a sentence"), Shape(MARGIN + LABEL, 36, "text", shown))
+    if vector is None:
+        return
+    y, width = (86.0 if sentence else 36.0), (WIDTH - 2 * MARGIN - LABEL) / len(vector)
+    yield Shape(MARGIN, y, "quiet", "its embedding")
+    sizes = 19 * np.clip(vector / np.quantile(np.abs(vector), 0.98), -1, 1)
+    for index, size in enumerate(sizes.tolist()):
+        x, look = MARGIN + LABEL + index * width, "bar" if size > 0 else "minus"
+        yield Shape(x, y - max(size, 0), look, "", 0.7 * width, abs(size))
+
+
+def _caption(label: str, frames: dict[str, Any], step: int) -> str:
+    cosine, queries = frames["asked"].get(str(step), (None, 0))
+    told = [label or "From the vector alone", f"step {step} of {len(frames['tokens']) - 1}"]
+    if step and not any(frames["top"][step]):  # the model was not asked in this step
+        told[0] = f"{label}: search" if label else "Searching closer"
+    if cosine is not None:
+        told += [f"{queries:,} {'query' if queries == 1 else 'queries'} to the encoder", f"cosine {cosine:.3f}"]
+    return " · ".join(told)
+
+
+def _tiles(frames: dict[str, Any], step: int, top: float) -> Iterator[Shape]:
+    """The tiles of a step. A column is as wide as its widest word, so that only an edit moves what stands."""
+    piece_of, x, y = words(frames), MARGIN, top
+    for position, column in enumerate(zip(*frames["tokens"], strict=True)):
+        piece, width = column[step], GLYPH * max(len(piece_of[piece]) for piece in column) + 20
+        if piece == GONE:
+            continue
+        if x > MARGIN and x + width > WIDTH - MARGIN:
+            x, y = MARGIN, y + HEIGHT + GAP
+        p, bar = frames["confidence"][step][position] / 1000, (x + 8, y + HEIGHT - 7)
+        yield Shape(x, y, _look(frames, step, position), piece_of[piece], width, HEIGHT)
+        if p >= 0:
+            yield from (Shape(*bar, "track", "", width - 16, 3), Shape(*bar, "bar", "", p * (width - 16), 3))
+        x += width + GAP
+
+
+def _look(frames: dict[str, Any], step: int, position: int) -> str:
+    """masked, new (in this step), draft (it may still change) or tile."""
     piece = frames["tokens"][step][position]
     if piece == MASKED:
         return "masked"
@@ -122,42 +205,9 @@ def _state(frames: dict[str, Any], step: int, position: int) -> str:
     return "draft" if step < frames["open"] else "tile"
 
 
-def _height(rows: list[list[Tile]]) -> float:
-    return max(tile.y for row in rows for tile in row) + HEIGHT + MARGIN
-
-
-def _caption(frames: dict[str, Any], step: int) -> str:
-    cosine = frames["cosines"].get(str(step))
-    told = "" if cosine is None else f" · cosine {cosine:.3f}"
-    return f"From the vector alone · step {step} of {len(frames['tokens']) - 1}{told}"
-
-
-def _tile(tile: Tile) -> str:
-    box = f'x="{tile.x:.1f}" y="{tile.y}" width="{tile.width:.1f}" height="{HEIGHT}" rx="6"'
-    word = f'<text class="word" x="{tile.x + tile.width / 2:.1f}" y="{tile.y + 23}">{escape(tile.word)}</text>'
-    drawn = f'<rect class="{tile.state}" {box}/>{word}'
-    if tile.probability is not None:
-        bar = f'x="{tile.x + 8:.1f}" y="{tile.y + HEIGHT - 7}" height="3" rx="1.5"'
-        whole = tile.width - 16
-        drawn += f'<rect class="track" {bar} width="{whole:.1f}"/>'
-        drawn += f'<rect class="bar" {bar} width="{tile.probability * whole:.1f}"/>'
-    return drawn
-
-
-def _draw(pen: Any, tile: Tile, colour: dict[str, str], font: Any) -> None:
-    left, top, right, bottom = (SCALE * v for v in (tile.x, tile.y, tile.x + tile.width, tile.y + HEIGHT))
-    line, fill = {"masked": ("masked", "masked"), "new": ("uncovered", "tile"), "draft": ("quiet", "tile")}.get(
-        tile.state, ("line", "tile")
-    )
-    pen.rounded_rectangle(
-        (left, top, right, bottom), 6 * SCALE, colour[fill], colour[line], 2 * SCALE if tile.state == "new" else SCALE
-    )
-    ink = colour["quiet" if tile.state in ("masked", "draft") else "ink"]
-    pen.text(((left + right) / 2, top + 17 * SCALE), tile.word, fill=ink, font=font, anchor="mm")
-    if tile.probability is not None:
-        left, right, top = left + 8 * SCALE, right - 8 * SCALE, bottom - 7 * SCALE
-        for name, share in (("masked", 1.0), ("confidence", tile.probability)):
-            pen.rectangle((left, top, left + share * (right - left), top + 3 * SCALE), colour[name])
+def _waits(last: int) -> list[float]:
+    """Seconds of every step, up to the last one."""
+    return [LEAD, *[STEP] * (last - 1), HOLD] if last else [HOLD]
 
 
 def _fonts() -> dict[str, Any]:
@@ -166,5 +216,5 @@ def _fonts() -> dict[str, Any]:
     from PIL import ImageFont
 
     folder = f"{get_data_path()}/fonts/ttf"
-    sizes = {"word": ("DejaVuSansMono", 15), "text": ("DejaVuSans", 13)}
+    sizes = {"word": ("DejaVuSansMono", 15), "text": ("DejaVuSans", 14), "quiet": ("DejaVuSans", 13)}
     return {use: ImageFont.truetype(f"{folder}/{name}.ttf", size * SCALE) for use, (name, size) in sizes.items()}

@@ -1,7 +1,6 @@
 """player(trajectory): step through an inversion token by token, in a notebook or on a page without a kernel."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def player(trajectory: Any) -> Player:
 
 
 def frames(
-    trajectory: Trajectory, *, open_until: int | None = None, cosines: Mapping[int, float] | None = None
+    trajectory: Trajectory, *, open_until: int | None = None, asked: Mapping[int, tuple[float, int]] | None = None
 ) -> dict[str, Any]:
     """Every step at once, as small as JSON stays readable. Probabilities are whole thousandths.
 
@@ -47,10 +46,10 @@ def frames(
     top[step][position]: [piece, probability, piece, probability, …]; empty where the model was not asked
     pinned: positions that were given rather than uncovered
     open: the step from which on nothing visible may change. open_until: it, where more is known than is seen here.
-    cosines: step → cosine of its text, encoded again, to the vector
+    asked: step → cosine of its text, encoded again, to the vector; how many texts were encoded by then
     """
-    asked, present = trajectory.top_ids >= 0, trajectory.tokens != ABSENT
-    used = np.unique(np.concatenate([trajectory.tokens[present & ~trajectory.masked], trajectory.top_ids[asked]]))
+    ranks, present = trajectory.top_ids >= 0, trajectory.tokens != ABSENT
+    used = np.unique(np.concatenate([trajectory.tokens[present & ~trajectory.masked], trajectory.top_ids[ranks]]))
     tokens = np.where(trajectory.masked, MASKED, np.searchsorted(used, trajectory.tokens))
     confidence = np.where(trajectory.masked | ~present, np.nan, trajectory.confidence)
     ranked = np.stack([np.searchsorted(used, trajectory.top_ids), _thousandths(trajectory.top_probs)], axis=-1)
@@ -60,11 +59,11 @@ def frames(
         "confidence": _thousandths(confidence).tolist(),
         "top": [
             [alternatives[known].ravel().tolist() for alternatives, known in zip(*step, strict=True)]
-            for step in zip(ranked, asked, strict=True)
+            for step in zip(ranked, ranks, strict=True)
         ],
         "pinned": np.flatnonzero(trajectory.pinned).tolist(),
         "open": _last_change(trajectory) if open_until is None else open_until,
-        "cosines": {str(step): round(cosine, 4) for step, cosine in (cosines or {}).items()},
+        "asked": {str(step): (round(cosine, 4), queries) for step, (cosine, queries) in (asked or {}).items()},
         "text": trajectory.text,
     }
 
@@ -74,18 +73,15 @@ def static_html(frames: dict[str, Any]) -> str:
     return page.static_html("player", frames, lines(frames), PARTS)
 
 
-def whole_page(frames: dict[str, Any]) -> str:
-    """The player as a file of its own, which reads offline."""
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    look = "<style>:root { color-scheme: light dark } body { max-width: 1100px; margin: 24px auto; padding: 0 16px }"
-    return f"{head}<title>{escape(frames['text'])}</title>{look}</style><body>{static_html(frames)}</body></html>\n"
-
-
 def lines(frames: dict[str, Any]) -> list[str]:
     """Every step in words."""
-    words = [*frames["pieces"], "[MASK]"]  # -1 is the last one
-    rows = enumerate(frames["tokens"])
-    return [f"{step:3d}  {' '.join(words[piece] for piece in row if piece != GONE)}" for step, row in rows]
+    piece_of, rows = words(frames), enumerate(frames["tokens"])
+    return [f"{step:3d}  {' '.join(piece_of[piece] for piece in row if piece != GONE)}" for step, row in rows]
+
+
+def words(frames: dict[str, Any]) -> list[str]:
+    """What stands for each piece of the frames."""
+    return [*frames["pieces"], "", "[MASK]"]  # -1 is the last one, -2 the one before
 
 
 def _last_change(trajectory: Trajectory) -> int:

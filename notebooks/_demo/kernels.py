@@ -4,6 +4,7 @@ A forked kernel shares the weights and the libraries with all the others: a visi
 """
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import sys
@@ -25,7 +26,7 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 PATIENCE = 5  # seconds: a page that is loaded again waits for the seat that it has just given up
 GONE = 20  # seconds: a page that was cut off for so long does not come back
 LOADING = 60  # seconds: so long may a page load before it speaks to its kernel
-POLL = 0.02  # seconds
+TRIM = 3  # seconds
 
 
 def warm_up() -> None:
@@ -74,16 +75,22 @@ def run_kernel(arguments: list[str], folder: str, threads: int) -> None:
     import torch
     from ipykernel.kernelapp import IPKernelApp
 
-    def end_with_server():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
     threading.Thread(target=end_with_server, daemon=True).start()
     torch.set_num_threads(threads)
     os.chdir(folder)
     quiet = ["--HistoryManager.enabled=False", f"--IPKernelApp.parent_handle={os.getppid()}"]
     IPKernelApp.launch_instance([*arguments, *quiet])
     os._exit(0)  # a search that still runs is nobody's
+
+
+def end_with_server() -> None:
+    """Wait for the server's end; meanwhile give back what a search has freed, which the C library keeps for itself."""
+    server, libc = multiprocessing.parent_process(), ctypes.CDLL(None)
+    while server.is_alive():
+        server.join(TRIM)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
+    os._exit(1)
 
 
 class Kernels(AsyncMappingKernelManager):

@@ -24,7 +24,7 @@ from tests.hostile.counts import end
 
 NUMBERS = ("0", "-1", "1.5", "x", "", "nan", "inf", "1e9", "99999999999999999999999", "\0", "\ud800", "\x1b[31m")
 COUNTS = {
-    "invert": ("--steps",),
+    "invert": ("--steps", "--search"),
     "training": ("--cooldown",),
     "score": ("--limit", "--pool-size", "--steps"),
     "search": ("--limit", "--queries", "--width"),

@@ -269,40 +269,44 @@ def disk(folder: Path, kilobytes: int) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def run(names: list[str], every: int, random_kills: int) -> tuple[Counter, list[str]]:
-    """Kills at every `every`-th moment, full disks likewise, and so many kills at random moments."""
-    counts, wrong, rng = Counter(), [], random.Random(0)
-    with tempfile.TemporaryDirectory() as place:
-        works = Works(Path(place))
-        for name in names:
-            trial = Trial(name, works.all[name], Path(place) / name)
-            moments = range(1, trial.moments + 1, every)
-            cases = [("kill at a write", partial(trial.killed_at, n)) for n in moments]
-            cases += [("full disk", partial(trial.full_at, n)) for n in range(1, trial.moments // 4 + 1, every)]
-            times = [rng.uniform(0, trial.seconds) for _ in range(random_kills // len(names))]
-            cases += [("kill at random", partial(trial.killed_after, seconds)) for seconds in times]
-            cases += [
-                ("small disk", partial(trial.on_a_small_disk, size)) for size in (16, 64, 256, 1024, 4096)[::every]
-            ]
-            for what, case in cases:
-                try:
-                    problem = case()
-                except OSError as error:
-                    counts[f"{what}: {error}"] += 1
-                    continue
-                counts[f"{what}, survived" if not problem else f"{what}, NOT survived"] += 1
-                if problem:
-                    wrong.append(f"{name}, {case.func.__name__}{case.args}: {problem}"[:600])
+def cases(trial: Trial, every: int, random_kills: int) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Kills at random moments and at every `every`-th moment of a write, full disks likewise."""
+    rng = random.Random(0)
+    yield from (
+        ("kill at random", partial(trial.killed_after, rng.uniform(0, trial.seconds))) for _ in range(random_kills)
+    )
+    yield from (("kill at a write", partial(trial.killed_at, n)) for n in range(1, trial.moments + 1, every))
+    yield from (("full disk", partial(trial.full_at, n)) for n in range(1, trial.moments // 4 + 1, every))
+    yield from (("small disk", partial(trial.on_a_small_disk, size)) for size in (16, 64, 256, 1024, 4096)[::every])
+
+
+def run(trial: Trial, every: int, random_kills: int) -> tuple[Counter, list[str]]:
+    """What was survived, and what was not."""
+    counts, wrong = Counter(), []
+    for what, case in cases(trial, every, random_kills):
+        try:
+            problem = case()
+        except OSError as error:
+            counts[f"{what}: {error}"] += 1
+            continue
+        counts[f"{what}, survived" if not problem else f"{what}, NOT survived"] += 1
+        if problem:
+            wrong.append(f"{trial.name}, {case.func.__name__}{case.args}: {problem}"[:600])
     return counts, wrong
 
 
 def main() -> None:
-    """Print the counts and what was wrong: `python -m tests.hostile.kills EVERY RANDOM [NAME …]`."""
-    names = sys.argv[3:] or ["pairs", "training", "sweep", "audit"]
-    counts, wrong = run(names, int(sys.argv[1]), int(sys.argv[2]))
-    print(*wrong, sep="\n")
-    print(dict(counts))
-    sys.exit(bool(wrong))
+    """Print what came of each kind of work: `python -m tests.hostile.kills EVERY RANDOM [NAME …]`."""
+    every, random_kills, *names = sys.argv[1:]
+    names, failed = names or ["pairs", "training", "sweep", "audit"], False
+    with tempfile.TemporaryDirectory() as place:
+        works = Works(Path(place))
+        for name in names:
+            trial = Trial(name, works.all[name], Path(place) / name)
+            counts, wrong = run(trial, int(every), int(random_kills) // len(names))
+            print(name, dict(counts), *wrong, sep="\n", flush=True)
+            failed |= bool(wrong)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

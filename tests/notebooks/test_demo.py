@@ -12,7 +12,7 @@ from tests.demo import SERVE, Demo, opened
 from tests.pages import PATIENCE, ROOT, LabPage
 
 FIRST, SECOND = "The train to the coast leaves at noon.", "Nobody knew why the baker closed his shop."
-MOST_FOR_A_VISITOR = 150e6  # bytes
+MOST_FOR_A_VISITOR = 125e6  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,9 @@ def test_two_people_at_once_do_not_see_each_other_and_the_second_costs_little(de
     expect(one.root.get_by_role("group", name="Steering")).to_contain_text("1 token pinned")
     expect(two.root.get_by_role("group", name="Steering")).not_to_contain_text("pinned:")
     assert two.recovered.text_content() == theirs and two.text.input_value() == SECOND
+    one.page.wait_for_timeout(4000)  # until then what the searches have freed is given back
     costs = [kernel.memory_full_info().uss for kernel in demo.kernels()]
-    print("a visitor's own memory after an inversion, MB:", [round(cost / 1e6) for cost in costs])
+    print("a visitor's own memory after a search and an inversion, MB:", [round(cost / 1e6) for cost in costs])
     assert len(costs) == 2 and max(costs) < MOST_FOR_A_VISITOR
 
 

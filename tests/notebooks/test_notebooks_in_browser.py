@@ -1,8 +1,9 @@
 """Every notebook as a person meets it: JupyterLab in a real browser, all cells run, its widgets answer.
 
-Screenshots of every notebook, light and dark, land in build/screens/.
+With SCREENS=1, screenshots of every notebook, light and dark, land in build/screens/.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.pages import ROOT, SCREENS, copy_without_outputs, free_port, jupyterlab, own_folders, serving
+from tests.pages import ROOT, copy_without_outputs, free_port, jupyterlab, own_folders, screenshot, serving
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 RUN_ALL = 600  # seconds; a slow machine may be slow, a hung cell must end
@@ -78,8 +79,9 @@ def assert_ran(page: Page) -> None:
 
 
 def screenshots(page: Page, name: str) -> None:
-    """The whole notebook, in the light and in the dark."""
-    SCREENS.mkdir(parents=True, exist_ok=True)
+    """The whole notebook, in the light and in the dark, for whoever wants to look (`tests.pages.screenshot`)."""
+    if "SCREENS" not in os.environ:
+        return
     height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
     page.set_viewport_size({"width": 1280, "height": min(height + 120, 15_000)})
     for theme in ("Light", "Dark"):
@@ -87,7 +89,7 @@ def screenshots(page: Page, name: str) -> None:
         expect(page.locator("body")).to_have_attribute("data-jp-theme-light", str(theme == "Light").lower())
         expect(page.locator("#jupyterlab-splash")).to_have_count(0)
         page.evaluate(SETTLED)
-        page.screenshot(path=SCREENS / f"lab-{name}-{theme.lower()}.png", timeout=120_000)
+        screenshot(page, f"lab-{name}-{theme.lower()}", full_page=False)
     page.set_viewport_size({"width": 1280, "height": 1000})
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import zipfile
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -304,9 +305,9 @@ def test_a_run_is_kept_beside_the_next_and_gives_way_to_another_sentence(bench):
     expect(lanes).to_have_count(1)
 
 
-def saved(bench: LabPage, name: str, folder):
+def saved(bench: LabPage, name: str, folder, *, row: str = "Take it away"):
     with bench.page.expect_download() as download:
-        bench.button(name).click()
+        bench.root.get_by_role("group", name=row).get_by_role("button", name=name).click()
     path = folder / download.value.suggested_filename
     download.value.save_as(path)
     return path
@@ -319,10 +320,37 @@ def test_what_is_shown_can_be_taken_away_and_opens_without_a_network(bench, open
     page.get_by_role("slider").fill("3")
     words = page.get_by_role("listbox", name="Tokens").locator(".word").all_text_contents()
     assert words == session.trajectory.words(3)
+    expect(page.locator("body > p")).to_contain_text(TEXT)
     picture = open_file(saved(bench, "SVG", tmp_path))
-    assert picture.locator("title").text_content().endswith(session.trajectory.text)
+    assert TEXT in picture.locator("title").text_content() and session.trajectory.text in picture.title()
     assert picture.locator(".frame").count() == 9
     trajectory = Trajectory.load(saved(bench, "Trajectory", tmp_path))
     np.testing.assert_array_equal(trajectory.tokens, session.trajectory.tokens)
     image = pytest.importorskip("PIL.Image").open(io.BytesIO(saved(bench, "GIF", tmp_path).read_bytes()))
     assert image.n_frames == 9 and image.size[0] == 1720
+
+
+def test_what_stands_side_by_side_can_be_taken_away_together(bench, open_file, tmp_path):
+    row = "Take these away"
+    expect(bench.root.get_by_role("group", name=row)).to_be_hidden()
+    bench.button("Steps").click()
+    expect(bench.root.locator(".lane")).to_have_count(3, timeout=PATIENCE)
+    bench.is_idle()
+    lanes = bench.widget.comparison.lanes
+    page: Page = open_file(saved(bench, "HTML", tmp_path, row=row))
+    page.set_default_timeout(PATIENCE)
+    page.get_by_role("slider").fill("5")
+    for shown, lane in zip(page.locator(".lane").all(), lanes, strict=True):
+        last = lane.trajectory.num_steps
+        assert shown.locator(".word").all_text_contents() == lane.trajectory.words(min(5, last))
+        assert shown.get_attribute("aria-label") == lane.label
+    picture = open_file(saved(bench, "SVG", tmp_path, row=row))
+    assert all(f"{lane.label}: “{lane.trajectory.text}”" in picture.title() for lane in lanes)
+    image = pytest.importorskip("PIL.Image").open(io.BytesIO(saved(bench, "GIF", tmp_path, row=row).read_bytes()))
+    assert image.n_frames == 17
+    with zipfile.ZipFile(saved(bench, "Trajectory", tmp_path, row=row)) as together:
+        names = together.namelist()
+        together.extractall(tmp_path)
+    assert names == ["1-1-step.npz", "2-4-steps.npz", "3-16-steps.npz"]
+    for name, lane in zip(names, lanes, strict=True):
+        np.testing.assert_array_equal(Trajectory.load(tmp_path / name).tokens, lane.trajectory.tokens)

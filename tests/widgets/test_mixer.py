@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from invlib.errors import InputError
 from invlib.probes import FINAL
 from invlib.sampler import denoise
 from invlib.widgets.mixer import WEIGHTS, Mixer, Mixture, mixer, static_html
+from tests.pages import screenshot
 
-SCREENS = Path(__file__).parents[2] / "build" / "screens"
 FIRST, SECOND = "The train to the coast was two hours late.", "My sister teaches chemistry at a small school."
 HOSTILE = 'Rain </script><script>document.title="owned"</script><!--<img src=x onerror=alert(1)> fell.'
 
@@ -261,8 +260,7 @@ def test_it_fits_the_page_in_either_theme(open_page, html, width, theme):
     assert (sum(map(int, re.findall(r"\d+", panel)[:3])) < 3 * 128) == (theme == "dark")
     page.get_by_role("slider").fill("0.6")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"mixer-{width}-{theme}.png", full_page=True)
+    screenshot(page, f"mixer-{width}-{theme}")
 
 
 # What anywidget does with the module; `answer` plays the kernel.

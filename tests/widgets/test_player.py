@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from invlib.errors import InputError
 from invlib.trajectory import Trajectory
 from invlib.widgets import player
 from invlib.widgets.player import Player, frames, static_html
+from tests.pages import screenshot
 
-SCREENS = Path(__file__).parents[2] / "build" / "screens"
 M, LAST, TOP = 4, 4, 3
 HOSTILE = '</script><script>document.title="owned"</script><!--<img src=x onerror=alert(1)>'
 PIECES = {5: "we", 6: "had", 7: "rain", 8: "snow", 9: ".", 10: HOSTILE}
@@ -441,8 +440,7 @@ def test_it_fits_the_page_and_nothing_moves_while_it_plays(open_page, trajectory
     for player_ in page.get_by_role("group", name="Player").all():
         player_.get_by_role("slider").fill("3")
         token(player_, 2).hover()
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"player-{width}-{theme}.png", full_page=True)
+    screenshot(page, f"player-{width}-{theme}")
 
 
 def test_a_page_style_does_not_reach_the_player(open_page, trajectory):

@@ -131,8 +131,9 @@ def test_after_a_search_there_is_one_text_and_it_is_what_the_last_step_shows(ses
     outcome = inverted(session, max_queries=60)
     last = session.trajectory.tokens[-1]
     assert session.trajectory.text == outcome.text == session.inverter.tokenizer.decode(last[last != ABSENT])
-    assert session.cosines[session.trajectory.num_steps] == outcome.cosine
-    assert sorted(session.cosines.values()) == list(session.cosines.values())
+    assert session.asked[session.trajectory.num_steps] == (outcome.cosine, outcome.encoder_queries)
+    told = list(zip(*session.asked.values(), strict=True))  # cosines, queries by then: neither ever falls
+    assert [sorted(row) for row in told] == [list(row) for row in told]
 
 
 @pytest.mark.parametrize("watch", [False, True])
@@ -174,7 +175,7 @@ def test_the_cosine_of_every_step_is_watched_for_a_query_each(session, inverter)
         inverter.tokenizer.decode(row[row != session.trajectory.mask_token_id]) for row in session.trajectory.tokens[1:]
     ]
     vectors = inverter.encoder.encode([TEXT, *texts])
-    np.testing.assert_allclose([session.cosines[step] for step in range(1, 9)], vectors[1:] @ vectors[0], atol=1e-5)
+    np.testing.assert_allclose([session.asked[step][0] for step in range(1, 9)], vectors[1:] @ vectors[0], atol=1e-5)
     assert outcome.encoder_queries == 8
 
 

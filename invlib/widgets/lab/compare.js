@@ -20,7 +20,8 @@ class Compare {
     this.place = h("div", { class: "beside" });
     const buttons = h("div", { class: "actions small" }, ...offers, this.keep, this.clear);
     const label = h("p", { class: "label" }, "Side by side: the same vector under other settings, on one timeline");
-    const parts = [label, buttons, this.place];
+    this.files = lab.take.row("Take these away", "lanes");
+    const parts = [label, buttons, this.place, this.files];
     this.node = h("section", { class: "panel compare", "aria-label": "Compare", hidden: "" }, ...parts);
   }
 
@@ -30,7 +31,7 @@ class Compare {
 
   draw() {
     const lanes = this.lab.model.get("lanes");
-    this.clear.hidden = !lanes.length;
+    this.clear.hidden = this.files.hidden = !lanes.length;
     this.keep.disabled = this.lab.model.get("outcome").text === undefined;
     if (!lanes.length) {
       this.lanes?.close();

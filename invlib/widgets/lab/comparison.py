@@ -22,7 +22,7 @@ class Lane:
     label: str
     outcome: Outcome
     trajectory: Trajectory
-    cosines: dict[int, float]
+    asked: dict[int, tuple[float, int]]
     open_until: int
 
     @classmethod
@@ -30,7 +30,7 @@ class Lane:
         """What a session shows. Raises `InputError` where it shows no finished run."""
         if session.outcome is None:
             raise InputError("there is no finished run to keep; press Invert first")
-        return cls(label, session.outcome, session.trajectory, dict(session.cosines), session.open_until)
+        return cls(label, session.outcome, session.trajectory, dict(session.asked), session.open_until)
 
 
 class Comparison:
@@ -58,8 +58,8 @@ class Comparison:
         if what not in VARIATIONS:
             raise InputError(f"there is no comparison {what!r}{nearest_name(what, VARIATIONS)}")
         settings.check(self.session.limits)
-        settings = replace(settings, max_queries=settings.max_queries or self.session.limits.max_queries)
-        self.session.occupy(lambda: self._run(VARIATIONS[what](settings)))
+        queries = (settings.max_queries or self.session.limits.max_queries) if what == "search" else 0
+        self.session.occupy(lambda: self._run(VARIATIONS[what](replace(settings, max_queries=queries))))
 
     def _run(self, variations: dict[str, Settings]) -> None:
         self.lanes, self.is_running = [], True
@@ -128,10 +128,5 @@ def _guidance(settings: Settings) -> dict[str, Settings]:
 
 
 VARIATIONS: dict[str, Callable[[Settings], dict[str, Settings]]] = {
-    "policies": lambda settings: _policies(replace(settings, max_queries=0)),
-    "seeds": lambda settings: _seeds(replace(settings, max_queries=0)),
-    "steps": lambda settings: _steps(replace(settings, max_queries=0)),
-    "search": _search,
-    "noise": lambda settings: _noise(replace(settings, max_queries=0)),
-    "guidance": lambda settings: _guidance(replace(settings, max_queries=0)),
+    own.__name__[1:]: own for own in (_policies, _seeds, _steps, _search, _noise, _guidance)
 }

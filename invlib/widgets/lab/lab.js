@@ -67,8 +67,8 @@ class Lab extends Pane {
     this.stage = h("div", { class: "stage" });
     this.result = new Result();
     this.steering = new Steering(this);
-    this.compare = new Compare(this);
     this.take = new Take(this);
+    this.compare = new Compare(this);
     this.code = h("pre");
     this.told = h("div", { class: "about" });
     const code = h("details", {}, h("summary", {}, "The code that repeats it"), this.code);

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html import escape
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,23 +10,16 @@ import traitlets
 
 from invlib.errors import InputError
 from invlib.inverter import Inverter, check_vectors
-from invlib.trajectory import Trajectory
-from invlib.widgets import page, picture
+from invlib.widgets import page
 from invlib.widgets.lab import sentences
 from invlib.widgets.lab.comparison import VARIATIONS, Comparison, Lane
 from invlib.widgets.lab.session import RUNNING, Busy, Session, said
 from invlib.widgets.lab.settings import KINDS, POLICY_BY_NAME, Limits, Settings, View
+from invlib.widgets.lab.take import taken
 from invlib.widgets.lab.upload import MAX_BYTES, read_vector
-from invlib.widgets.player import PARTS, frames, static_html, whole_page
+from invlib.widgets.player import PARTS, frames, static_html
 
 LAB = ("lanes", "lab/fields", "lab/steering", "lab/address", "lab/outcome", "lab/take", "lab/compare", "lab/lab")
-
-
-SAVED: dict[str, Callable[[dict], bytes]] = {
-    "html": lambda frames: whole_page(frames).encode(),
-    "svg": picture.svg,
-    "gif": picture.gif,
-}
 
 
 class Lab(page.Pane):
@@ -83,12 +74,18 @@ class Lab(page.Pane):
         self.uploaded = {"numbers": ", ".join(map(str, numbers))}  # str: what reads back to the same float
 
     def _save(self, content: dict, _: list) -> None:
-        """Send what is shown as a file to the page that asked."""
-        if self.session.trajectory is None:
+        """Send what is shown, or what is compared, as a file to the page that asked."""
+        session, beside, what = self.session, self.comparison.lanes, content["what"]
+        if content.get("of") == "lanes" and beside:
+            what = "zip" if what == "npz" and len(beside) > 1 else what
+            of = {"sentence": beside[0].outcome.settings.text, "vector": None}
+            name, file = "side-by-side", taken(what, self.lanes, [lane.trajectory for lane in beside], **of)
+        elif session.trajectory is not None:
+            of = {"sentence": session.shown.settings.text, "vector": session.shown.vector}
+            name, file = "inversion", taken(what, [{"label": "", "frames": self.frames}], [session.trajectory], **of)
+        else:
             raise InputError("there is nothing to save yet; press Invert first")
-        what = content["what"]
-        file = _npz(self.session.trajectory) if what == "npz" else SAVED[what](self.frames)
-        self.send({"file": f"inversion.{what}", "page": content.get("page")}, [file])
+        self.send({"file": f"{name}.{what}", "page": content.get("page")}, [file])
 
     def _compared(self, act: Callable[[], None]) -> None:
         act()
@@ -99,7 +96,7 @@ class Lab(page.Pane):
         if session.view is not None:
             self.vector = _vector(session.view)
         if session.trajectory is not None:
-            self.frames = _frames(session)
+            self.frames = frames_of(session)
         pinned = sorted(session.pinned)
         words = session.inverter.tokenizer.pieces([session.pinned[position] for position in pinned])
         # Only what differs from what stands in the frames' last step: the rest is marked there.
@@ -167,7 +164,7 @@ ACTIONS: dict[str, Callable[[Lab, dict, list], Any]] = {
 }
 
 
-def _frames(session: Session) -> dict:
+def frames_of(session: Session) -> dict:
     """Those of the player, and from which step on each pinned position was. A pinned token has no probability."""
     trajectory, since = session.trajectory, dict(sorted(session.pinned_since.items()))
     confidence = trajectory.confidence.copy()
@@ -175,13 +172,7 @@ def _frames(session: Session) -> dict:
         confidence[step:, position] = np.nan
     steered = {"pinned": list(since), "pinned_since": list(since.values())}
     shown = replace(trajectory, confidence=confidence)
-    return frames(shown, open_until=session.open_until, cosines=session.cosines) | steered
-
-
-def _npz(trajectory: Trajectory) -> bytes:
-    with TemporaryDirectory() as folder:
-        trajectory.save(path := Path(folder) / "trajectory.npz")
-        return path.read_bytes()
+    return frames(shown, open_until=session.open_until, asked=session.asked) | steered
 
 
 def _outcome(outcome: Any) -> dict:
@@ -191,7 +182,7 @@ def _outcome(outcome: Any) -> dict:
 
 
 def _lane(lane: Lane) -> dict:
-    shown = frames(lane.trajectory, open_until=lane.open_until, cosines=lane.cosines)
+    shown = frames(lane.trajectory, open_until=lane.open_until, asked=lane.asked)
     outcome = lane.outcome
     told = {"text": outcome.text, "verdict": outcome.verdict, "model_calls": outcome.model_calls}
     return {"label": lane.label, "frames": shown, "encoder_queries": outcome.encoder_queries, **told}

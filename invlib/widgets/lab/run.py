@@ -40,7 +40,7 @@ class Run:
     found: Found | None = None  # the closest text of the search
     cosine: float | None = None  # of the text, encoded again, to the vector
     draft_cosine: float | None = None  # the same of the draft
-    cosines: dict[int, float] = field(default_factory=dict)  # step → of its text, where that was encoded
+    asked: dict[int, tuple[float, int]] = field(default_factory=dict)  # step → cosine of its text, queries by then
     model_calls: int = 0
     encoder_queries: int = 0
     error: str | None = None  # what ended a search before its time
@@ -73,7 +73,7 @@ class Run:
 
     def closer(self, max_queries: int) -> "Run":
         """A search from the drafts of this run, as if it had been asked for from the beginning."""
-        watched = len(self.cosines) if self.settings.watch else 0
+        watched = len(self.asked) if self.settings.watch else 0
         spent = {"encoder_queries": watched, "found": None, "cosine": None, "error": None, "is_whole": False}
         settings, began = replace(self.settings, max_queries=max_queries), time.perf_counter()
         return replace(self, settings=settings, model_calls=self.draft_calls, began=began, **spent)
@@ -110,8 +110,8 @@ class Run:
         """The cosine of the text so far, encoded again: one query."""
         text, encode = self.trajectory.text, self.inverter.encoder.encode
         self.cosine = self.draft_cosine = float(metrics.reencoded_cosines(self.vector[None], [text], encode)[0])
-        self.cosines[self.steps[-1].index] = self.cosine
         self.encoder_queries += bool(text.strip())
+        self.asked[self.steps[-1].index] = self.cosine, self.encoder_queries
 
     def _draft(self, row: int) -> Trajectory:
         """One draft as far as it is written."""

@@ -42,7 +42,7 @@ class Session:
         self.inverter, self.limits, self.changed = inverter, limits or Limits(), changed
         self.state, self.error = IDLE, ""
         self.trajectory: Trajectory | None = None  # the draft, and behind it what a search made of it
-        self.cosines: dict[int, float] = {}  # step of the trajectory → of its text, where that was encoded
+        self.asked: dict[int, tuple[float, int]] = {}  # step of the trajectory → cosine of its text, queries by then
         self.pinned: dict[int, int] = {}  # position → token id, for every further run
         self.pinned_since: dict[int, int] = {}  # position → step of the trajectory from which on it holds
         self.masked: set[int] = set()  # positions that the next run writes anew
@@ -51,7 +51,7 @@ class Session:
         self.run: Run | None = None  # the one that works, is held or was the last
         self.is_stopped = False  # what works ends as soon as it can
         self._before: Outcome | None = None  # the outcome before the run that works
-        self._shown: Run | None = None  # the one whose trajectory it is
+        self.shown: Run | None = None  # the one whose trajectory it is
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._encoded = lru_cache(maxsize=1)(lambda text: self.inverter.encoder.encode([text]))
@@ -59,7 +59,7 @@ class Session:
     @property
     def open_until(self) -> int:
         """The step of the trajectory from which on nothing that is visible may change."""
-        settings = self._shown.settings
+        settings = self.shown.settings
         if POLICY_BY_NAME[settings.policy] not in REMASKING and not settings.max_queries:
             return 0
         return self.trajectory.num_steps + (self.state != IDLE)
@@ -189,7 +189,7 @@ class Session:
 
     def _is_about(self, settings: Settings) -> bool:
         """True when what is shown came from the same input."""
-        return self.trajectory is not None and self._shown.settings.is_same_input(settings)
+        return self.trajectory is not None and self.shown.settings.is_same_input(settings)
 
     def _from_masks(self, settings: Settings) -> Run:
         """From all masks but the pinned."""
@@ -280,7 +280,7 @@ class Session:
 
     def _finish(self) -> None:
         if self.run.cosine is not None:
-            self.cosines[self.trajectory.num_steps] = self.run.cosine
+            self.asked[self.trajectory.num_steps] = self.run.cosine, self.run.encoder_queries
         self.outcome = Outcome.of(self.run, self._before)
         self._idle()
 
@@ -290,14 +290,14 @@ class Session:
 
     def _show(self, own: Trajectory) -> None:
         """Put what the run has written behind what it goes on from."""
-        self._shown, since, known, columns = self.run, 0, {}, range(len(own))
+        self.shown, since, known, columns = self.run, 0, {}, range(len(own))
         if self.run.before is not None:
             columns = np.flatnonzero(self.run.before.tokens[-1] != ABSENT).tolist()
             (own, since), known = joined(self.run.before, own), self.pinned_since
         pinned = (columns[i] for i in self.run.steering.get("pinned", {}))
         self.pinned_since = {i: known.get(i, since) for i in pinned}
-        earlier = {step: cosine for step, cosine in self.cosines.items() if step <= since} if since else {}
-        self.cosines = earlier | {since + step: cosine for step, cosine in self.run.cosines.items()}
+        earlier = {step: told for step, told in self.asked.items() if step <= since} if since else {}
+        self.asked = earlier | {since + step: told for step, told in self.run.asked.items()}
         if own.num_steps == since:
             self.masked = set()  # from here on they are masked in the grid itself
         self.trajectory = own
@@ -312,7 +312,7 @@ class Session:
             to = dict(zip(before, self._columns(None), strict=False))  # a pinned token keeps its place in the text
             self.pinned = {to[i]: token for i, token in self.pinned.items()}
             self.pinned_since = {to[i]: step for i, step in self.pinned_since.items()}
-        self.cosines[self.trajectory.num_steps] = found.cosine
+        self.asked[self.trajectory.num_steps] = found.cosine, self.run.encoder_queries
         self.changed()
 
 

@@ -10,22 +10,27 @@ const FILES = {
 class Take {
   constructor(lab) {
     this.lab = lab;
-    const files = Object.entries(FILES).map(([what, [label, title]]) => {
-      const node = action(label, "", () => lab.send("save", { what }));
-      node.title = title;
-      return node;
-    });
     this.link = action("Copy link", "", () => copied(this.link, lab.link ?? location.href));
     this.link.title = "Sentence, policy, seed and steps stand in the address of this page";
     this.code = action("Copy as code", "", () => copied(this.code, lab.model.get("outcome").code, lab.code));
-    const buttons = h("div", { class: "actions small" }, ...files, this.link, this.code);
-    this.node = h("div", { class: "take" }, h("p", { class: "label" }, "Take it away"), buttons);
+    this.node = this.row("Take it away", "run", [this.link, this.code]);
+  }
+
+  // Buttons that save what is shown: of the run, or of the lanes side by side.
+  row(label, of, more = []) {
+    const files = Object.entries(FILES).map(([what, [name, title]]) => {
+      const node = action(name, "", () => this.lab.send("save", { what, of }));
+      node.title = title;
+      return node;
+    });
+    const buttons = h("div", { class: "actions small", role: "group", "aria-label": label }, ...files, ...more);
+    return h("div", { class: "take" }, h("p", { class: "label" }, label), buttons);
   }
 
   // A file that the kernel has sent, to the page that asked for it.
   arrive({ file, page }, [bytes]) {
     if (page !== this.lab.page) return;
-    const type = FILES[file.split(".").pop()][2];
+    const type = FILES[file.split(".").pop()]?.[2] ?? "application/zip";
     const url = URL.createObjectURL(new Blob([bytes], { type }));
     h("a", { href: url, download: file }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
@@ -45,4 +50,3 @@ function copied(node, text, place) {
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => answer(node, "Not allowed here"));
   else if (place && document.execCommand("copy")) done();
 }
-
