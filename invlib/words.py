@@ -1,7 +1,7 @@
 """Word map: which words a text holds, read from its vector by one linear map, whatever the text's length.
 
-Factorised and log-linear (FLiP, arXiv 2604.18109): log λ = bias + up · down · vector, λ the expected count of a piece
-of the encoder's vocabulary. Pieces, not whole words: the encoder reads nothing else, and a rare name is some of them.
+Factorised and log-linear (FLiP, arXiv 2604.18109): the log-odds that a piece of the encoder's vocabulary stands in the
+text are bias + up · down · vector. Pieces, not whole words: the encoder reads nothing else, and a rare name is some.
 """
 
 import json
@@ -24,7 +24,6 @@ from invlib.errors import InputError
 
 FILE = "words.safetensors"
 ROWS = 2048  # vectors that are mapped at once
-CUT = 4  # a piece is counted so often in a text at most
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class WordMap:
         write_atomically(folder / FILE, lambda path: save_file(held, path, metadata=about))
 
     @torch.inference_mode()
-    def log_rates(self, vectors: Any, rows: torch.Tensor) -> Iterator[torch.Tensor]:
-        """log λ of some pieces [m], [≤ ROWS, m] at a time. vectors: [n, embed_dim]; raises as `Inverter.invert`."""
+    def log_odds(self, vectors: Any, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Of some pieces [m], [≤ ROWS, m] at a time. vectors: [n, embed_dim]; raises as `Inverter.invert`."""
         up = self.down.float() @ (self.up[rows].float() * self.scale[rows, None]).T
         for part in torch.from_numpy(check_vectors(vectors, len(self.down))).split(ROWS):
             yield torch.addmm(self.bias[rows], part, up)
@@ -87,13 +86,13 @@ class WordMap:
         return expit(start + slope * self.odds(vectors, spelled))
 
     def odds(self, vectors: Any, spelled: Sequence[list[int] | None]) -> np.ndarray:
-        """log p / (1 - p) of the least likely of each list of pieces, p = 1 - exp(-λ), [n, lists]; NaN for None."""
+        """Log-odds of the least likely of each list of pieces, [n, lists]; NaN for None."""
         rows = sorted({row for own in spelled for row in own or ()})
         place, found = {row: at for at, row in enumerate(rows)}, []
-        for rates in self.log_rates(vectors, torch.tensor(rows, dtype=torch.long)):
-            nothing = rates.new_full((len(rates),), torch.nan)
-            least = [rates[:, [place[row] for row in own]].amin(dim=1) if own else nothing for own in spelled]
-            found.append(torch.stack(least, dim=1).clamp(-60, 4).exp().expm1().log())
+        for odds in self.log_odds(vectors, torch.tensor(rows, dtype=torch.long)):
+            nothing = odds.new_full((len(odds),), torch.nan)
+            least = [odds[:, [place[row] for row in own]].amin(dim=1) if own else nothing for own in spelled]
+            found.append(torch.stack(least, dim=1))
         return torch.cat(found).numpy()
 
     def rows_of(self, word: str) -> list[int] | None:
@@ -102,27 +101,21 @@ class WordMap:
         return None if None in found or not found else found
 
     def bags(self, vectors: Any) -> list[list[str]]:
-        """The most probable words of each text, the most probable first; as many as the map expects.
+        """The most probable words of each text, the most probable first; as many as the map expects of different ones.
 
-        A word stands there k times where its k-th is among them. Pieces inside of words are left out.
+        Pieces inside of words are left out.
         """
-        found = []
-        for rates in self.log_rates(vectors, self._whole):
-            counts = rates.exp().clamp_max(30)
-            term, left, surely = (-counts).exp(), torch.ones_like(counts), []
-            for k in range(CUT):  # P(count > k) under Poisson's law
-                left = left - term
-                surely.append(left)
-                term = term * counts / (k + 1)
-            most = counts.sum(dim=1).round().int().clamp_min(1).tolist()
-            order = torch.cat(surely, dim=1).topk(max(most), dim=1).indices % len(self.words)
-            found += [[self.words[row] for row in own[:k]] for own, k in zip(order.tolist(), most, strict=True)]
+        found, (start, slope) = [], self.sure[0]
+        for odds in self.log_odds(vectors, self._whole):
+            most = (start + slope * odds).sigmoid().sum(dim=1).round().int().clamp_min(1).tolist()
+            order = odds.topk(max(most), dim=1).indices.tolist()
+            found += [[self.words[row] for row in own[:k]] for own, k in zip(order, most, strict=True)]
         return found
 
     def ranked(self, vectors: Any, wanted: Callable[[str], bool], most: int) -> list[list[str]]:
         """The `most` most probable of the wanted words of each text."""
         rows = [row for row, word in enumerate(self.words) if wanted(word)]
-        order = [rates.topk(most, dim=1).indices for rates in self.log_rates(vectors, self._whole[rows])]
+        order = [odds.topk(most, dim=1).indices for odds in self.log_odds(vectors, self._whole[rows])]
         return [[self.words[rows[at]] for at in own] for own in torch.cat(order).tolist()]
 
     def general(self, words: Sequence[str]) -> np.ndarray:

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"{chosen.records} holds {found}")
     asked = {name: read_texts(path) for name in ("watch", "contains") if (path := getattr(chosen, name)) is not None}
     if chosen.first_pass:
+        if not asked:
+            raise InputError("nothing is asked: give --watch or --contains, or leave --first-pass out")
         _tell(first_pass(audit, **asked), chosen)
         return
     origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them

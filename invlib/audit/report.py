@@ -34,9 +34,9 @@ ASKED = {
     "watch": "From a linear map of every vector, without decoding: the share of rows with a word is a sum of chances. "
     "Its interval holds chance and by how much such sums were off on held-out texts; `general` is the share in general "
     "text, `likely` counts the rows with a chance above one half.",
-    "contains": "The cosine of a text's own vector to the nearest row, and how often other texts come as close: "
-    "near-duplicates of a stored text (near), and texts that are certainly not inside (other). `found` is the share of "
-    "texts of such a store that would be called inside. Capitals and blanks make no difference to the encoder.",
+    "contains": "The cosine of a text's own vector to the nearest row, and how often others come as "
+    "close (false positives): near-duplicates of a stored text, and texts that are not inside (other). `found` is the "
+    "share of texts of such a store that would be called inside. Capitals and blanks are nothing to the encoder.",
 }
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"

@@ -18,7 +18,7 @@ from invlib.door.options import Parser
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.training.pairs import Corpus, read_corpus
-from invlib.words import CUT, WordMap
+from invlib.words import WordMap
 
 RANK = 256
 FEWEST = 20  # texts in which a piece of the map stands
@@ -67,14 +67,14 @@ def chunks(corpus: Corpus, count: int, random: np.random.Generator) -> list[str]
 
 
 def bags(texts: Sequence[str], encoder: Encoder) -> sp.csr_array:
-    """How often each piece stands in what the encoder reads of each text, up to CUT times, [n, pieces]."""
+    """Which pieces stand in what the encoder reads of each text: 1 for each, [n, pieces]."""
     fast, rows = encoder.tokenizer, []
     for start in range(0, len(texts), READ):
         part = fast(texts[start : start + READ], truncation=True, max_length=encoder.model.max_seq_length)
-        rows += [Counter(ids) - Counter(fast.all_special_ids) for ids in part["input_ids"]]
+        rows += [set(ids).difference(fast.all_special_ids) for ids in part["input_ids"]]
     pieces = np.fromiter((piece for row in rows for piece in row), np.int64)
-    counts = np.fromiter((min(CUT, count) for row in rows for count in row.values()), np.float32)
-    return sp.csr_array((counts, pieces, np.cumsum([0, *map(len, rows)])), shape=(len(rows), len(fast)))
+    ends = np.cumsum([0, *map(len, rows)])
+    return sp.csr_array((np.ones(len(pieces), np.float32), pieces, ends), shape=(len(rows), len(fast)))
 
 
 def names(texts: Sequence[str]) -> set[str]:
@@ -86,7 +86,7 @@ def names(texts: Sequence[str]) -> set[str]:
 
 
 def fit(vectors: np.ndarray, counts: sp.csr_array, named: set[str], encoder: Encoder) -> WordMap:
-    """Poisson regression of the counts [n, pieces] on unit vectors [n, d], the pieces that enough texts have."""
+    """Logistic regression of the bags [n, pieces] on unit vectors [n, d], for the pieces that enough texts have."""
     ids = np.flatnonzero(np.diff(counts.tocsc().indptr) >= FEWEST)
     if not len(ids):
         raise InputError(f"no piece stands in {FEWEST} texts; give a larger corpus")
@@ -95,8 +95,8 @@ def fit(vectors: np.ndarray, counts: sp.csr_array, named: set[str], encoder: Enc
     mean, start = moments(vectors, counts)
     down, up, bias = refined(vectors - mean, counts, *start)
     return WordMap(
-        encoder.tokenizer, torch.from_numpy(ids), down, up, torch.ones(len(ids)), bias - up @ (torch.from_numpy(mean) @ down),
-        share=torch.from_numpy(np.diff(counts.tocsc().indptr) / counts.shape[0]).float(),
+        encoder.tokenizer, torch.from_numpy(ids), down, up, scale=torch.ones(len(ids)),
+        bias=bias - up @ (torch.from_numpy(mean) @ down), share=torch.from_numpy(counts.mean(axis=0)).float(),
         is_name=torch.tensor([piece in named for piece in pieces]), sure=torch.tensor([[0.0, 1.0]] * 2),
         about={"encoder": encoder.name, "texts": counts.shape[0]},
     )  # fmt: skip
@@ -120,7 +120,7 @@ def moments(vectors: np.ndarray, counts: sp.csr_array) -> tuple[np.ndarray, list
 
 
 def refined(vectors: np.ndarray, counts: sp.csr_array, *start: torch.Tensor) -> list[torch.Tensor]:
-    """Adam on Poisson's likelihood, its gradient written out: the rates are the only large array, and in bf16."""
+    """Adam on the likelihood, its gradient written out: the chances are the only large array, and in bf16."""
     held, state = list(start), [(torch.zeros_like(own), torch.zeros_like(own)) for own in start]
     steps, random = max(STEPS, round(EPOCHS * len(vectors) / BATCH)), np.random.default_rng(0)
     for step in tqdm(range(1, steps + 1), desc="fit", unit=" steps"):
@@ -128,10 +128,10 @@ def refined(vectors: np.ndarray, counts: sp.csr_array, *start: torch.Tensor) -> 
         own, x, (down, up, bias) = counts[rows].tocoo(), torch.from_numpy(vectors[rows]), held
         inner = torch.cat([x @ down, torch.ones(BATCH, 1)], dim=1).bfloat16()
         outer = torch.cat([up, bias[:, None]], dim=1).bfloat16()
-        rates = (inner @ outer.T).clamp_max_(4).exp_()
+        chances = (inner @ outer.T).sigmoid_()
         place = tuple(torch.from_numpy(axis.astype(np.int64)) for axis in own.coords)
-        rates.index_put_(place, -torch.from_numpy(own.data).bfloat16(), accumulate=True)
-        inside, outside = x.T @ (rates @ outer[:, :-1]).float(), (rates.T @ inner).float()
+        chances[place] -= 1
+        inside, outside = x.T @ (chances @ outer[:, :-1]).float(), (chances.T @ inner).float()
         rate = RATE * min(1, step / 50) * (1 - step / (steps + 1))
         for value, (mean, square), slope in zip(held, state, (inside, outside[:, :-1], outside[:, -1]), strict=True):
             mean.lerp_(slope / BATCH, 0.1)
