@@ -32,7 +32,7 @@ FLOORS = {
     "audit": (
         "__main__",
         "__init__",
-        "report firstpass",
+        "report firstpass trial",
         "audit verdict",
         "precision confidence membership watch",
         "origin survey",

@@ -194,9 +194,7 @@ def test_postgres_with_pgvector(tmp_path):
             np.testing.assert_allclose(first.vectors, ARRAY[:2], rtol=2e-3 if table == "halves" else 1e-5)
             assert first.ids == ["n0", "n1"] and first.metadata[1] == {"body": TEXTS[1]}
             assert [own.problems for own in rest[-1:]] == [[None, "no vector"]]
-        with pytest.raises(
-            InputError, match="its tables: .*public.notes.*choose one with --collection"
-        ):
+        with pytest.raises(InputError, match="its tables: .*public.notes.*choose one with --collection"):
             open_source(server.get_uri())
 
 
