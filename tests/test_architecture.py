@@ -21,7 +21,7 @@ FLOORS = {
         "audit widgets/lab __init__ __main__",
         "studies widgets",
         "inverter training plots",
-        "search probes",
+        "search probes words",
         "sampler checkpoint",
         "model encoder tokenizer policies perturb",
         "config masking trajectory metrics sources",
@@ -32,9 +32,9 @@ FLOORS = {
     "audit": (
         "__main__",
         "__init__",
-        "report",
+        "report firstpass trial",
         "audit verdict",
-        "precision confidence",
+        "precision confidence membership watch",
         "origin survey",
         "decoding",
     ),
@@ -44,7 +44,7 @@ FLOORS = {
     "search": ("__init__", "remask swap_beam", "edits strategy", "target", "quick", "ledger"),
     "studies": (
         "__init__ __main__",
-        "documents frontier",
+        "chunks documents frontier",
         "ablations calibration search tables vanishing",
         "attackers likelihood sweep utility",
         "score",
@@ -52,7 +52,7 @@ FLOORS = {
     ),
     "training": (
         "__init__ __main__",
-        "loop pack",
+        "loop pack words",
         "packed run start",
         "trainer",
         "batches losses timebox vocabulary",

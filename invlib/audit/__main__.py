@@ -2,9 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 
@@ -12,6 +14,7 @@ from invlib.audit import report
 from invlib.audit.audit import CHUNK, Audit
 from invlib.audit.confidence import FILE, measure_file
 from invlib.audit.decoding import STEPS
+from invlib.audit.firstpass import first_pass
 from invlib.audit.verdict import masked, pattern_shares, summarise, verdict
 from invlib.door.options import Parser
 from invlib.encoder import Encoder
@@ -19,6 +22,10 @@ from invlib.errors import InputError, command
 from invlib.inverter import Inverter
 from invlib.sources import FILES, fingerprint, open_source
 from invlib.studies import leaks
+from invlib.training.pairs import read_texts
+from invlib.words import WordMap
+
+SHOWN = 20  # rows of a table on the screen; the file has all
 
 
 @command
@@ -36,9 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if records is not None and audit.survey.rows != len(records):
         found = f"{len(records)} records, {audit.source.name} {audit.survey.rows} vectors"
         raise InputError(f"{chosen.records} holds {found}")
+    asked = {name: read_texts(path) for name in ("watch", "contains") if (path := getattr(chosen, name)) is not None}
+    if chosen.first_pass:
+        if not asked:
+            raise InputError("nothing is asked: give --watch or --contains, or leave --first-pass out")
+        _tell(first_pass(audit, **asked), chosen)
+        return
     origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
+    tables = first_pass(audit, **asked) if asked and state.is_main_process else {}
     if state.is_main_process:
         print(*_opened(audit), origin, sep="\n", flush=True)
+        _tell(tables, chosen)
     state.wait_for_everyone()
     try:
         done = audit.run(tell=lambda line: print(line, file=sys.stderr), progress=state.is_main_process)
@@ -47,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{done}, process {state.process_index + 1} of {state.num_processes}; parts are in {chosen.out}", flush=True)
     state.wait_for_everyone()
     if state.is_main_process:
-        _report(audit, records, chosen)
+        _report(audit, records, tables, chosen)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-confidence", action="store_true", help="do not encode the recovered texts again; faster")
     parser.add_argument("--records", type=Path, help="the true records, row by row, to score what leaked")
     parser.add_argument("--show", action="store_true", help="show names, numbers, dates and addresses unmasked")
+    parser.add_argument("--watch", type=Path, metavar="WORDS", help="words or phrases, one a line: which are inside?")
+    parser.add_argument("--contains", type=Path, metavar="TEXTS", help="texts, one a line: which are in the store?")
+    parser.add_argument("--first-pass", action="store_true", help="only --watch and --contains; decode no text")
     parser.add_argument(
         "--fail-above", type=float, metavar="SHARE", help="exit status 1 where more of the rows is read"
     )
@@ -102,19 +120,32 @@ def _opened(audit: Audit) -> list[str]:
     return [*said, f"read as {audit.precision.told}", f"SHA-256 before: {audit.sha256}"]
 
 
-def _report(audit: Audit, records: Sequence[leaks.Record] | None, chosen: argparse.Namespace) -> None:
-    summary, leaked = summarise(audit.parts()), None
+def _tell(tables: Mapping[str, pd.DataFrame], chosen: argparse.Namespace) -> None:
+    for name, table in tables.items():
+        print(
+            f"{chosen.out / name}.csv:", table.head(SHOWN).to_string(index=False, max_colwidth=60), sep="\n", flush=True
+        )
+
+
+def _report(
+    audit: Audit, records: Sequence[leaks.Record] | None, tables: Mapping[str, pd.DataFrame], chosen: argparse.Namespace
+) -> None:
+    summary, leaked, hidden = (
+        summarise(audit.parts()),
+        None,
+        partial(masked, known=WordMap.near(audit.inverter.encoder)),
+    )
     if records is not None:
         leaked = leaks.leaked(records, audit.table()["text"].fillna("").tolist())
     examples = summary.examples.round(2)
-    examples["text"] = examples["text"] if chosen.show else examples["text"].map(masked)
+    examples["text"] = examples["text"] if chosen.show else examples["text"].map(hidden)
     for table in (examples.dropna(axis=1), pattern_shares(summary).round(3), leaked):
         if table is not None:
             print(table.to_string(index=False))
     if summary.broken:
         print(f"{summary.broken} of {summary.vectors} rows could not be inverted")
     print(verdict(summary, audit.origin))
-    paths = report.write(audit, summary, leaked=leaked, show=chosen.show)
+    paths = report.write(audit, summary, leaked=leaked, tables=tables, show=chosen.show)
     after = fingerprint(audit.source.evidence)
     print(f"SHA-256 after:  {after}", "the same" if after == audit.sha256 else "CHANGED while it was read", sep=", ")
     print(f"report: {', '.join(map(str, paths))}")

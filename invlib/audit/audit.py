@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from invlib.audit.confidence import Chances
 from invlib.audit.decoding import STEPS, decoded, ways_back
-from invlib.audit.origin import Origin, check_origin, judged
+from invlib.audit.origin import Origin, check_origin, judged, unit
 from invlib.audit.precision import Precision, readings
 from invlib.audit.survey import Survey
 from invlib.checkpoint import fingerprint as weights_of
@@ -147,12 +147,11 @@ class Audit:
         columns |= {name: np.full(len(chunk.ids), None, object) for name in ("text", "verdict")}
         good = np.flatnonzero(chunk.finite())
         if len(good):
-            vectors = precision.read(chunk.vectors[good])
-            unit = (vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
-            columns["text"][good] = texts = decoded(inverter, unit, self.num_steps)
+            vectors = unit(precision.read(chunk.vectors[good]))
+            columns["text"][good] = texts = decoded(inverter, vectors, self.num_steps)
             if self.verify:
                 others = replace(origin.others, includes=origin.n == self.survey.usable)
-                rows = judged(inverter, unit, ways_back(inverter, unit, texts), others, precision.is_exact)
+                rows = judged(inverter, vectors, ways_back(inverter, vectors, texts), others, precision.is_exact)
                 columns["confidence"][good], columns["verdict"][good] = rows.loop, rows.verdicts
                 for name, values in (self.chances.of(rows.loop) if self.chances else {}).items():
                     columns[name][good] = values

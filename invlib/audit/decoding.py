@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from invlib.metrics import reencoded
 from invlib.policies import Prediction, StepContext, Visible
 
 STEPS = 5  # the last of them only for neighbours that waited; notebook 08 compares
+BATCH = 256  # texts encoded at a time
 _DOUBLED = re.compile(r"\b([^\W\d_]+)(?:\s+\1\b)+")
 
 
@@ -45,5 +47,5 @@ def decoded(inverter: Inverter, vectors: np.ndarray, num_steps: int = STEPS) -> 
 
 def ways_back(inverter: Inverter, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     """The texts encoded again, of unit length [n, embed_dim]; zero for an empty text."""
-    again = reencoded(texts, inverter.encoder.encode, vectors.shape[1])
+    again = reencoded(texts, partial(inverter.encoder.encode, batch_size=BATCH), vectors.shape[1])
     return again / np.maximum(np.linalg.norm(again, axis=1, keepdims=True), 1e-12)

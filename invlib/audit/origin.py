@@ -151,19 +151,27 @@ def check_origin(inverter: Inverter, vectors: np.ndarray, *, num_steps: int = ST
     is_exact: False where zeros were not kept, as by one bit a coordinate. Raises `InputError` for another dimension.
     """
     check_dimension(vectors.shape[1], inverter.config.embedding_cond_dim)
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    unit, unit_share = (vectors / lengths).astype(np.float32), float((np.abs(lengths - 1) < 0.01).mean())
-    others = Others(unit.sum(axis=0), len(unit), includes=True)
-    rows = judged(inverter, unit, ways_back(inverter, unit, decoded(inverter, unit, num_steps)), others, is_exact)
-    return Origin(inverter.config.encoder_model, unit_share, rows, others)
+    lengths, own = np.linalg.norm(vectors.astype(np.float64), axis=1), unit(vectors)
+    others = Others(own.sum(axis=0), len(own), includes=True)
+    rows = judged(inverter, own, ways_back(inverter, own, decoded(inverter, own, num_steps)), others, is_exact)
+    return Origin(inverter.config.encoder_model, float((np.abs(lengths - 1) < 0.01).mean()), rows, others)
 
 
-def judged(inverter: Inverter, unit: np.ndarray, back: np.ndarray, others: Others, is_exact: bool = True) -> Rows:
+def judged(inverter: Inverter, own: np.ndarray, back: np.ndarray, others: Others, is_exact: bool = True) -> Rows:
     """Rows from unit vectors and their texts' vectors, both [n, d]."""
-    changed = np.zeros(len(unit), bool)
-    if inverter.config.standardize and is_exact:
-        std = inverter.model.embedding_std.float().cpu().numpy()
-        never = std < 0.2 * np.median(std)
-        changed = np.abs(unit[:, never]).max(axis=1, initial=0) > UNUSED
-    loop = (back * unit).sum(axis=1)
-    return Rows(loop, others.control(back, loop), changed)
+    never = unused(inverter) & is_exact
+    loop = (back * own).sum(axis=1)
+    return Rows(loop, others.control(back, loop), np.abs(own[:, never]).max(axis=1, initial=0) > UNUSED)
+
+
+def unused(inverter: Inverter) -> np.ndarray:
+    """Which coordinates the encoder leaves at zero, as far as the checkpoint knows, bool [d]."""
+    if not inverter.config.standardize:
+        return np.zeros(inverter.config.embedding_cond_dim, bool)
+    std = inverter.model.embedding_std.float().cpu().numpy()
+    return std < 0.2 * np.median(std)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float32; none may be zero."""
+    return (vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)

@@ -6,6 +6,7 @@ ways; which way is right, or none, is decided by the texts: read rightly, they l
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Precision:
     read: Callable[[np.ndarray], np.ndarray]  # as stored [n, m] → vectors [n, d]
     attacker: str | None = None  # the adapted one for it, by its name
     is_exact: bool = True  # are coordinates that the encoder never uses still zero in it?
+    keep: Callable[[np.ndarray], np.ndarray] = lambda clean: clean  # what is left of clean vectors [n, d]
 
 
 PLAIN = Precision("numbers as the encoder gives them", lambda stored: stored)
@@ -44,24 +46,33 @@ def readings(survey: Survey, inverter: Inverter) -> list[Precision]:
     if width * 8 == dim:
         offset = 128 if survey.low < 0 else 0  # as sentence-transformers writes "binary" and "ubinary"
         return [
-            Precision(f"{dim} packed bits, {order} first", _unpacked(offset, order), "binary", False)
+            Precision(f"{dim} packed bits, {order} first", _unpacked(offset, order), "binary", False, np.sign)
             for order in ("big", "little")
         ]
     if survey.high <= 1 and survey.low >= -1:
         middle = 0.5 if survey.low >= 0 else 0.0
-        return [Precision("one bit a coordinate", lambda stored: np.sign(stored - middle), "binary", False)]
+        return [Precision("one bit a coordinate", lambda stored: np.sign(stored - middle), "binary", False, np.sign)]
     kind = "int8" if survey.low < 0 else "uint8"
     shift = 0.0 if survey.low < 0 else CODES
-    plain = Precision(f"{kind}, one scale for all", lambda stored: stored - shift, "int8", not shift)
+    plain = Precision(f"{kind}, one scale for all", lambda stored: stored - shift, "int8", not shift, _rounded)
     if not inverter.config.standardize:
         return [plain]
     columns = f"{kind}, every column in a range of its own; the ranges are not stored and were estimated"
     live, mean, std = _seen(inverter, survey.sample)
-    return [
-        plain,
-        Precision(f"{columns} from general text", _by_range(survey.sample, live, mean, std), "int8"),
-        Precision(f"{columns} from mean and spread", _by_moments(survey.sample, live, mean, std), "int8"),
-    ]
+    ways = {"general text": _by_range, "mean and spread": _by_moments}
+
+    def keep(clean: np.ndarray, way: Callable) -> np.ndarray:
+        low, high = clean.min(axis=0), clean.max(axis=0)
+        codes = np.rint((clean - low) / np.maximum(high - low, 1e-9) * 2 * CODES) - (CODES + 0.5) * (survey.low < 0)
+        return way(codes, *_seen(inverter, codes))(codes)
+
+    return [plain, *(Precision(f"{columns} from {name}", way(survey.sample, live, mean, std), "int8",
+                               keep=partial(keep, way=way)) for name, way in ways.items())]  # fmt: skip
+
+
+def _rounded(clean: np.ndarray) -> np.ndarray:
+    top = np.abs(clean).max(axis=1, keepdims=True)
+    return np.rint(clean / top * 127)
 
 
 def _unpacked(offset: int, order: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,7 +1,8 @@
 """Report: what a reviewer can file. One list of sections, as Markdown and as one page that needs nothing else."""
 
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,10 @@ import pandas as pd
 
 from invlib.audit.audit import Audit
 from invlib.audit.verdict import Summary, masked, masked_address, pattern_shares, verdict
-from invlib.checkpoint import write_atomically
+from invlib.door.files import write_text
 from invlib.metrics import with_interval
 from invlib.studies.tables import DATA
+from invlib.words import WordMap
 
 EFFECT = ("none", "fp16", "absmax quantisation", "binary", "truncation", "Gaussian noise", "secret rotation")
 REFERENCES = [
@@ -27,6 +29,15 @@ CAUTION = [
     "Chances of being right are ranges over the domains on which they were measured; the store's own may lie outside.",
     "This page describes a measurement. Whether a store falls under a rule or a law is not for it to say.",
 ]
+TITLES = {"watch": "Which watch-words are inside?", "contains": "Which of these texts are inside?"}
+ASKED = {
+    "watch": "From a linear map of every vector, without decoding: the share of rows with a word is a sum of chances. "
+    "Its interval holds chance and by how much such sums were off on held-out texts; `general` is the share in general "
+    "text, `likely` counts the rows with a chance above one half.",
+    "contains": "The cosine of a text's own vector to the nearest row, and how often others come as "
+    "close (false positives): near-duplicates of a stored text, and texts that are not inside (other). `found` is the "
+    "share of texts of such a store that would be called inside. Capitals and blanks are nothing to the encoder.",
+}
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "body{color:#1a1a1a;background:#fff}"
@@ -44,29 +55,55 @@ class Section:
     blocks: Sequence[str | pd.DataFrame | list[str]]
 
 
-def write(audit: Audit, summary: Summary, *, leaked: pd.DataFrame | None = None, show: bool = False) -> list[Path]:
-    """`report.md` and `report.html` into the audit's folder. leaked: of the true records. show: mask nothing."""
-    sections = describe(audit, summary, leaked, show)
-    paths = [audit.out / "report.md", audit.out / "report.html"]
-    for path, text in zip(paths, (as_markdown(sections), as_html(sections)), strict=True):
-        write_atomically(path, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
-    return paths
+def write(
+    audit: Audit, summary: Summary, *,
+    leaked: pd.DataFrame | None = None, tables: Mapping[str, pd.DataFrame] | None = None, show: bool = False,
+) -> list[Path]:  # fmt: skip
+    """`report.md`, `report.html` and `report.json`, for people and for programs, into the audit's folder.
+
+    leaked: of the true records. tables: of the first pass. show: mask nothing.
+    """
+    sections, tables = describe(audit, summary, leaked, tables or {}, show), tables or {}
+    told = {"store": audit.source.name, "sha256": audit.sha256, "rows": summary.vectors, "unusable": summary.broken}
+    told |= {"share_read": dict(zip(("value", "low", "high"), summary.share, strict=True))}
+    told |= {"verdicts": summary.verdicts, "problems": summary.problems, "origin": str(audit.origin)}
+    told |= {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+    texts = {"md": as_markdown(sections), "html": as_html(sections), "json": json.dumps(told, indent=1, default=float)}
+    for kind, text in texts.items():
+        write_text(audit.out / f"report.{kind}", text)
+    return [audit.out / f"report.{kind}" for kind in texts]
 
 
-def describe(audit: Audit, summary: Summary, leaked: pd.DataFrame | None, show: bool) -> list[Section]:
+def describe(
+    audit: Audit, summary: Summary, leaked: pd.DataFrame | None, tables: Mapping[str, pd.DataFrame], show: bool
+) -> list[Section]:
     """The sections of a report."""
+    known = None if show else WordMap.near(audit.inverter.encoder)
     sections = [
         Section("What could be read out of this store", [verdict(summary, audit.origin)]),
         Section("What was read", [_facts(audit, summary)]),
         Section("Rows by verdict", [_counts(summary.verdicts, summary.vectors)]),
-        Section("Examples", [*_examples(summary, show)]),
+        Section("Examples", [*_examples(summary, show, known)]),
         Section("Details that look personal", [*_scorecard(summary, leaked)]),
     ]
     if (effect := _effect()) is not None:
         told = "Measured on sentences of this project, from the vector alone; the attacker knows the defence."
         sections.append(Section("What precision and defences change", [told, effect]))
-    not_asked = "Watch-words and membership (is this text in there?) were not asked for in this audit."
-    return [*sections, Section("How to read this", [CAUTION, not_asked]), Section("References", [REFERENCES])]
+    sections += [Section(TITLES[name], [ASKED[name], _answers(table, show)]) for name, table in tables.items()]
+    options = [f"{TITLES[name]} --{name} asks; it was not asked." for name in TITLES if name not in tables]
+    return [*sections, Section("How to read this", [[*CAUTION, *options]]), Section("References", [REFERENCES])]
+
+
+def _answers(table: pd.DataFrame, show: bool) -> pd.DataFrame:
+    """A table of the first pass for people."""
+    said = table.copy()
+    if not show:
+        said["id"] = said["id"].map(masked_address, na_action="ignore")
+    for name in {"share", "near", "other"} & set(table):
+        bounds = [f"{name}_low", f"{name}_high"]
+        said[name] = [with_interval(*row) for row in table[[name, *bounds]].to_numpy()]
+        said = said.drop(columns=bounds)
+    return said.round(4)
 
 
 def _facts(audit: Audit, summary: Summary) -> pd.DataFrame:
@@ -91,10 +128,10 @@ def _counts(verdicts: dict[str, int], vectors: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["verdict", "rows", "share of all"])
 
 
-def _examples(summary: Summary, show: bool) -> list:
+def _examples(summary: Summary, show: bool, known: WordMap | None) -> list:
     found = summary.examples
     ids = found["id"] if show else found["id"].map(masked_address)
-    said = {"id": ids, "text": found["text"] if show else found["text"].map(masked)}
+    said = {"id": ids, "text": found["text"] if show else [masked(text, known) for text in found["text"]]}
     said |= {"confidence": found["confidence"].round(2)}
     for kind, told in (("exact", "text exact"), ("words", "a word right")):
         pairs = zip(found[f"{kind}_low"], found[f"{kind}_high"], strict=True)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from invlib.audit.origin import CHANGED, READ, Origin
 from invlib.errors import InputError
 from invlib.metrics import share_interval
+from invlib.words import WordMap
 
 EXAMPLES = 10
 CLOSE, NEAR = 0.8, 0.6  # of confidence; what they mean in words is measured in notebook 08
@@ -64,15 +65,19 @@ def patterns(texts: Iterable[str]) -> dict[str, int]:
     return {kind: found[kind] for kind in PATTERNS}
 
 
-def masked(text: str) -> str:
+def masked(text: str, known: WordMap | None = None) -> str:
     """A text without what looks like a person's: names, addresses, numbers, dates.
+
+    known: with a word map, also without every word that is rare or mostly a name: surnames, places, invented words.
 
     >>> masked("mrs brown moved to flat 27 on 3 march , write to ann @ example . com")
     '█ moved to flat █ on █ , write to █'
     """
     for pattern in (*PATTERNS.values(), _NAMED):
         text = pattern.sub("█", text)
-    return text
+    if known is None:
+        return text
+    return re.sub(r"[^\W\d_█]{2,}", lambda word: word[0] if known.is_common(word[0]) else "█", text)
 
 
 def masked_address(name: str) -> str:

@@ -16,9 +16,10 @@ from invlib.metrics import score, with_interval
 from invlib.studies.results import machine, write_json
 from invlib.tokenizer import Tokenizer
 from invlib.training.pairs import MIN_TOKENS, Corpus, fitting, read_corpus, read_texts
+from invlib.words import WordMap
 
 INVERTED = "inverted"
-CONTROLS = ("unconditional prior", "shuffled embeddings", "nearest sentence")
+CONTROLS = ("unconditional prior", "shuffled embeddings", "nearest sentence", "word map")
 LENGTH_BINS = (3, 8, 12, 16, 20, 24, 32)  # tokens
 SMALLEST_GROUP = 20  # fewer texts say nothing
 DIGITS = {"bleu": 1, "seconds": 1}  # of the metrics that are not between 0 and 1
@@ -60,12 +61,14 @@ def reconstruct(
     shuffled embeddings: inverted from another text's vector; what any fluent sentence would score.
     nearest sentence: the sentence of `pool` whose vector is closest, which needs no model at all. Without a pool
       the other texts serve.
+    word map: the most probable words of the linear map, in the order of their probability; as many as it expects. Only
+      where the encoder has one.
     """
     encode, options = inverter.encoder.encode, {"num_steps": num_steps, "keep_trajectories": False}
     vectors = encode(texts)
     shuffled = vectors[somebody_else(len(texts), generator)]
     closest = nearest(vectors, vectors if pool is None else encode(pool), own_excluded=pool is None)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "text": list(texts),
             INVERTED: inverter.invert(vectors, **options).texts,
@@ -74,6 +77,8 @@ def reconstruct(
             CONTROLS[2]: [(texts if pool is None else pool)[row] for row in closest],
         }
     )
+    known = WordMap.near(inverter.encoder)
+    return table if known is None else table.assign(**{CONTROLS[3]: list(map(" ".join, known.bags(vectors)))})
 
 
 def score_attackers(table: pd.DataFrame, encoder, tokenizer=None) -> pd.DataFrame:

@@ -27,8 +27,9 @@ from invlib.perturb import Perturbation, Unchanged, apply
 from invlib.studies.leaks import Record, leaked
 from invlib.studies.results import cell_path, kept
 from invlib.studies.score import CONTROLS, INVERTED, nearest, somebody_else
+from invlib.words import WordMap
 
-VERSION = 1  # of what a cell holds; raise it when a metric or a control changes
+VERSION = 2  # of what a cell holds; raise it when a metric or a control changes
 CACHE = Path("data/runs/sweep")
 DECODINGS = {"8 steps": {"num_steps": 8}}
 LATENT_DIM = 128
@@ -77,6 +78,7 @@ def sweep(
       inverted: from the perturbed vector, as its `recover` maps it back.
       shuffled embeddings: the same texts beside another text's reference: what any fluent text would score.
       nearest sentence: the other text whose clean vector is closest to the perturbed one; needs no model.
+      word map: the most probable words of the linear map, where the encoder has one.
       unconditional prior: in rows of perturbation "no vector"; its lengths are those read from the clean vectors.
     Metrics: those of `metrics.score`; cosine (attacked encoder) and independent_cosine (`Bench.independent`) of the
       recovered text to the true one; top_1 and rank of the true text among all the texts for the recovered one;
@@ -166,6 +168,9 @@ def measure(bench: Bench, cell: Cell) -> list[dict]:
             CONTROLS[1]: bench.score(texts, vectors, somebody_else(len(texts), generator)),
             CONTROLS[2]: bench.score([bench.texts[i] for i in close], bench.vectors[close]),
         }
+        if (known := WordMap.near(inverter.encoder)) is not None:
+            texts = list(map(" ".join, known.bags(seen.vectors)))
+            written[CONTROLS[3]] = bench.score(texts, _encoded(bench, texts))
     return [{"attacker": attacker, **row} for attacker, rows in written.items() for row in rows]
 
 

@@ -1,6 +1,6 @@
 """`python -m invlib.training --config FILE --text FILE`: train an inverter, or go on where it was stopped.
 
-`python -m invlib.training pack` makes a folder that another machine trains from.
+`python -m invlib.training pack` makes a folder that another machine trains from; `… words` fits the word map.
 """
 
 import sys
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from invlib.config import load_config
 from invlib.door.options import Parser
 from invlib.errors import InputError, command
-from invlib.training import pack
+from invlib.training import pack, words
 from invlib.training.loop import start
 from invlib.training.run import branch
 
@@ -21,8 +21,8 @@ from invlib.training.run import branch
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["pack"]:
-        return pack.main(arguments[1:])
+    if arguments[:1] in (["pack"], ["words"]):
+        return {"pack": pack, "words": words}[arguments[0]].main(arguments[1:])
     parser = Parser(prog="python -m invlib.training", description="Train an inverter.")
     parser.add_argument("--config", type=Path, required=True, help="YAML, e.g. configs/minilm.yaml")
     parser.add_argument("--text", type=Path, required=True, nargs="+", help=".jsonl or .txt, plain or .gz")

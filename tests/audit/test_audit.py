@@ -20,6 +20,7 @@ from invlib.audit import Audit, open_source
 from invlib.audit.__main__ import main
 from invlib.errors import InputError
 from invlib.inverter import Inverter
+from invlib.words import WordMap
 
 ARRAY = np.random.default_rng(0).normal(size=(11, 6)).astype(np.float32)
 
@@ -115,6 +116,13 @@ def test_patterns_count_what_looks_like_a_secret():
     texts = ["write to ana @ example . com", "call 555 - 0114 200", "on march 3", "next friday", "room 12", "nothing"]
     found = audit.patterns(texts)
     assert found == {"e-mail-like": 1, "phone-like": 1, "date-like": 2, "number": 3}
+
+
+def test_a_rare_or_written_large_word_is_masked_and_a_common_one_is_not(minilm):
+    told = "the invoice of kowalczyk and zyntharion went from paris to mary on 3 march, said the plindersong"
+    shown = audit.masked(told, WordMap.load(minilm))
+    assert not any(own in shown for own in ("kowalczyk", "zyntharion", "mary", "march", "plindersong", "paris"))
+    assert all(own in shown.split() for own in ("the", "invoice", "of", "went", "from", "said"))
 
 
 def test_the_summary_goes_part_by_part(stored, tmp_path, inverter):
@@ -348,7 +356,7 @@ def test_the_report_can_be_filed(own, inverter, tmp_path, capsys):
     )
     assert before == after and len(before) == 64 and ", the same" in said
     page, text = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
-    for told in (before, "AML.T0024.001", "LLM08:2025", "AISVS 8.2.1", "95 % interval", "were not asked for"):
+    for told in (before, "AML.T0024.001", "LLM08:2025", "AISVS 8.2.1", "95 % interval", "it was not asked"):
         assert told in page and told.split(".")[0] in text
     assert "<b>" not in page and "<script" not in page and "http" not in page and "src=" not in page
     shown = main([*command, "--show"]), (tmp_path / "out" / "report.md").read_text()

@@ -27,10 +27,8 @@ ALLOWED = (
     r"int[48]",
     r"\(0\): ",
 )
-HAND_WRITTEN = {"08_audit_your_vectors"}  # being rewritten by its own issue
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-ours = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in HAND_WRITTEN], ids=lambda path: path.stem)
 
 
 def read(path):
@@ -71,7 +69,7 @@ def test_every_link_leads_to_a_file(path):
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-@ours
+@every_notebook
 def test_a_cell_is_short_and_what_it_computes_stands_in_the_package(path):
     cells = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
     lengths = [len([line for line in source.splitlines() if line.strip()]) for source in cells]
@@ -79,7 +77,7 @@ def test_a_cell_is_short_and_what_it_computes_stands_in_the_package(path):
     assert path.stem != "07_defences" or sum(lengths) <= LONGEST_OF_ALL
 
 
-@ours
+@every_notebook
 def test_no_number_of_the_prose_is_typed_by_hand(path):
     assert untold(read(path)) == []
 
@@ -92,7 +90,7 @@ def test_a_number_that_no_cell_prints_is_found():
     assert untold(nbformat.v4.new_notebook(cells=cells)) == ["0.42"]
 
 
-@ours
+@every_notebook
 def test_every_figure_has_its_words_follows_the_theme_and_is_large_enough_to_read(path):
     outputs = [output.get("data", {}) for cell in read(path).cells for output in cell.get("outputs", ())]
     assert not [data for data in outputs if "image/png" in data], "use plots.picture"

