@@ -1,11 +1,11 @@
-"""`python -m invlib.studies score|search|documents|attackers|ablations|tables`: a study and its options."""
+"""`python -m invlib.studies score|search|documents|attackers|alignment|…`: a study and its options."""
 
 import sys
 from collections.abc import Sequence
 
 from invlib.door.options import Parser
 from invlib.errors import command
-from invlib.studies import ablations, attackers, documents, score, search, tables
+from invlib.studies import ablations, alignment, attackers, documents, score, search, tables, unpaired
 
 STUDIES = {
     "score": score,
@@ -14,6 +14,8 @@ STUDIES = {
     "attackers": attackers,
     "ablations": ablations,
     "tables": tables,
+    "alignment": alignment,
+    "unpaired": unpaired,
 }
 
 
