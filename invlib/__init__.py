@@ -6,14 +6,16 @@
 >>> inverter.invert(vectors, num_steps=8).texts  # doctest: +SKIP
 
 The house, top first; imports run downwards, and everything is loaded when it is first used:
-audit, widgets/lab, __main__ → studies, widgets → inverter, training, plots → search, probes → sampler, checkpoint →
-model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics, sources → door → errors
+audit, widgets/lab, __main__ → studies, widgets → inverter, training, plots → search, probes, alignment → sampler,
+checkpoint → model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics, sources → door
+→ errors
 """
 
 import importlib
 from typing import Any
 
 _NAMES = {
+    "alignment": ("Alignment",),
     "config": ("Config", "load_config"),
     "encoder": ("Encoder",),
     "errors": ("InputError",),

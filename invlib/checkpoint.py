@@ -27,7 +27,12 @@ PACKAGE = Path(__file__).resolve().parent
 INSIDE = PACKAGE / "checkpoints"
 BUNDLED = INSIDE if INSIDE.is_dir() else PACKAGE.parent / "data" / "checkpoints"
 SENTENCES = (PACKAGE if INSIDE.is_dir() else PACKAGE.parent / "data") / "sentences" / "sentences.jsonl"
-PUBLISHED_NAME = "qwen3_best.pt"
+# By the encoder's short name: its name on the hub (and the tokenizer's), the inverter's file, what it is called.
+PUBLISHED = {
+    "qwen3": (["Qwen/Qwen3-Embedding-0.6B"], "qwen3_best.pt", "Qwen3 inverter (744 MB)"),
+    "embeddinggemma": (["unsloth/embeddinggemma-300m"], "embeddinggemma_best.pt", "EmbeddingGemma inverter"),
+    "jina-v3": (["jinaai/jina-embeddings-v3", "xlm-roberta-base"], "jinav3_best.pt", "jina-embeddings-v3 inverter"),
+}
 WEIGHT_KEYS = ("ema_state_dict", "ema_model", "model")  # of the published layout, the averaged weights first
 UNREADABLE = ("cannot be read as a checkpoint", "truncated or something else: fetch it again")
 PRECISIONS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -48,11 +53,10 @@ def locate(name: str | Path) -> Path:
         raise InputError(f"{path} holds no model.safetensors; expected a folder that training wrote")
     if path.exists():
         return path
-    if path.name == PUBLISHED_NAME:
-        raise InputError(
-            f"no checkpoint at {name}; the published Qwen3 inverter (744 MB) is expected there. "
-            'Inverter.load("minilm") works at once, without a download'
-        )
+    for _, file, told in PUBLISHED.values():
+        if path.name == file:
+            works = 'Inverter.load("minilm") works at once, without a download'
+            raise InputError(f"no checkpoint at {name}; the published {told} is expected there. {works}")
     known = sorted(p.parent.name for p in BUNDLED.glob("*/model.safetensors"))
     raise InputError(f"no checkpoint at {path}; bundled: {known}, or give a folder or a .pt file")
 
@@ -122,7 +126,7 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, path: str | Path)
     if not found <= wanted <= found + room:
         raise InputError(f"{path}: the tokenizer has {found} pieces, vocab_size is {wanted}; set vocab_size to {found}")
     own = tokenizer.mask_token_id
-    if own != mask and (own is not None or pruned or tokenizer.is_ordinary(mask)):
+    if own != mask and (pruned or tokenizer.is_ordinary(mask) or (own is not None and mask < found)):
         told = "the tokenizer has no [MASK]; it is another's" if own is None else f"set mask_token_id to {own}"
         raise InputError(f"{path}: mask_token_id is {mask}, piece {own} of the tokenizer is [MASK]; {told}")
     if pruned and tuple(tokenizer.pieces(range(len(SPECIAL_PIECES)))) != SPECIAL_PIECES:

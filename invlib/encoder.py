@@ -36,6 +36,11 @@ class Encoder:
         self.prompt = prompts.get(prompt or model.default_prompt_name, prompt) or None
         self.queries, self._lock = 0, threading.Lock()
 
+    @property
+    def precision(self) -> str:
+        """Of its weights, such as "bfloat16"."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
     @classmethod
     def load(
         cls,

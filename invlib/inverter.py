@@ -12,6 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invlib import checkpoint
+from invlib.alignment import TAKER, Alignment
+from invlib.door import options as door
+from invlib.door.files import guarded
 from invlib.door.options import DEVICE, DTYPE, ENCODER, FLAG, GENERATOR, NOT_NEGATIVE, PINS, Checked, whole, within
 from invlib.door.vectors import check_vectors
 from invlib.errors import InputError, options_of, require, shown
@@ -25,6 +28,7 @@ from invlib.trajectory import Step, Trajectory
 
 TOP_K = 5  # alternatives kept per position and step
 LONG = 512  # vectors from which on a progress bar is shown
+ALIGNMENT = door.Domain("an invlib.Alignment, or None", lambda value: isinstance(value, Alignment | None))
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Drafting(Checked):
 
     candidates: independent drafts of each vector, under one modulation. Without a search the likeliest is the result.
     encoder: whom the search and `verify` ask: an `Encoder` or any function texts → vectors. Default: the checkpoint's.
+    alignment: of the vectors' encoder to the checkpoint's (`invlib.Alignment`): the vectors are that foreign encoder's.
+      `encoder` is then asked for it, and what it gives is compared in its own space.
     """
 
     candidates: int = within(whole(1, 4096), default=1)
@@ -75,6 +81,7 @@ class Drafting(Checked):
     batch_size: int = within(whole(1, 2**16), default=64)
     generator: torch.Generator | None = within(GENERATOR, default=None)
     encoder: Any = within(ENCODER, default=None)
+    alignment: Any = within(ALIGNMENT, default=None)
 
 
 @dataclass
@@ -167,21 +174,23 @@ class Inverter:
         its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
-        decoding, drafting = _ways(options)
         STRATEGIES.check("search", search)
         FLAG.check("verify", verify)
-        vectors = self._checked(vectors)
+        decoding, drafting = _ways(options, bool(search) or verify)
+        asked = self._checked(vectors, drafting.alignment)  # in the space of the encoder that is asked
+        vectors = asked if drafting.alignment is None else self._checked(drafting.alignment(asked))
         noise = _noise_levels(noise_level, len(vectors))
         drafts = self._drafts(vectors, self._lengths(vectors, length, noise), noise, decoding, drafting)
         result = _likeliest(drafts, drafting, decoding)
         encode = getattr(drafting.encoder, "encode", drafting.encoder)
         if search:
-            about, levels = {"pinned": pinned, "encode": encode}, np.zeros(len(vectors)) if noise is None else noise
-            each = zip(vectors, drafts, map(float, levels), strict=True)
+            about = {"pinned": pinned, "encode": encode, "alignment": drafting.alignment}
+            levels = np.zeros(len(vectors)) if noise is None else noise
+            each = zip(asked, drafts, map(float, levels), strict=True)
             targets = (self.target(v, generator=own.stream, noise_level=level, **about) for v, own, level in each)
             done = search_all(targets, search, [own.tokens for own in drafts])
             return replace(result, **closest(done, result.texts, result.model_calls))
-        return self._verified(result, vectors, encode) if verify else result
+        return self._verified(result, asked, encode) if verify else result
 
     def _drafts(
         self,
@@ -268,10 +277,16 @@ class Inverter:
             return np.full(len(embedding), self.config.max_seq_len)
         return self.model.predicted_lengths(embedding, level).cpu().numpy()
 
-    def _checked(self, vectors: Any) -> np.ndarray:
-        """Unit vectors [n, embed_dim]; cells, as a data frame's column or an array of rows holds them, are stacked."""
+    def _checked(self, vectors: Any, alignment: Alignment | None = None) -> np.ndarray:
+        """Unit vectors [n, embed_dim]; cells, as a data frame's column or an array of rows holds them, are stacked.
+
+        With an alignment they are those of its foreign encoder, before it maps them.
+        """
         cells = getattr(getattr(vectors, "dtype", None), "kind", "") == "O"
-        return check_vectors(stacked(list(vectors)) if cells else vectors, self.config.embedding_cond_dim)
+        vectors = stacked(list(vectors)) if cells else vectors
+        if alignment is not None:
+            return check_vectors(vectors, alignment.foreign_dim, TAKER)
+        return check_vectors(vectors, self.config.embedding_cond_dim)
 
     def _heard(self, vectors: Any, noise_level: Any) -> tuple[Tensor, Tensor | None]:
         """Vectors and their noise levels as the model takes them."""
@@ -310,7 +325,7 @@ class Inverter:
 
     def target(self, vector: np.ndarray, *, pinned: Mapping[int, int | str] | None = None, **options: Any) -> Target:
         """What `search.improve` works on: one vector [embed_dim] and this denoiser; options: those of `Target.of`."""
-        (vector,) = self._checked(vector)
+        (vector,) = self._checked(vector, options.get("alignment"))
         _noise_levels(options.get("noise_level", 0.0), 1)
         PINS.check("pinned", pinned)
         pinned = {position: self.token_id(token) for position, token in (pinned or {}).items()}
@@ -319,16 +334,21 @@ class Inverter:
     def _verified(self, result: Inversion, vectors: np.ndarray, encode: Encode | None) -> Inversion:
         from invlib.metrics import reencoded_cosines  # only here: metrics bring pandas and scipy along
 
-        cosines = reencoded_cosines(vectors, result.texts, encode or self.encoder.encode)
+        with guarded("the encoder failed", "repair it, or wait for its service; verify=False decodes without it"):
+            cosines = reencoded_cosines(vectors, result.texts, encode or self.encoder.encode)
         queries = np.array([int(bool(text.strip())) for text in result.texts])
         return replace(result, cosines=cosines, encoder_queries=queries)
 
 
-def _ways(options: Mapping[str, Any]) -> tuple[Decoding, Drafting]:
-    """The two option values of an inversion, each checked, and both together."""
+def _ways(options: Mapping[str, Any], is_asked: bool) -> tuple[Decoding, Drafting]:
+    """The two option values of an inversion, each checked, and both together. is_asked: is an encoder needed?"""
     decoding, drafting = options_of((Decoding, Drafting), options)
     if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
         raise InputError("candidates would all be the same; set temperature or order_noise above 0")
+    if drafting.alignment is not None and is_asked and drafting.encoder is None:
+        raise InputError(
+            "with an alignment the foreign encoder is asked; pass encoder=, a function texts → its vectors"
+        )
     return decoding, drafting
 
 

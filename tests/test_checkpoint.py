@@ -432,3 +432,55 @@ def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tiny_config, tmp_pa
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="taken"):
         checkpoint.write(tmp_path / "taken", random_model(tiny_config), Config(tiny_config))
+
+
+# --- the published inverters of other encoders, at full size
+
+OPEN_AND_DECODE = """
+import sys
+import torch
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.models import WordLevel
+from invlib import Inverter
+from invlib.tokenizer import Tokenizer
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+pieces = {str(number): number for number in range(int(sys.argv[2]))}
+tokenizer = Tokenizer(FastTokenizer(WordLevel(pieces, unk_token="0")), mask_token_id=None, unk_token_id=0)
+before = peak()
+inverter = Inverter.load(sys.argv[1], dtype=torch.bfloat16, tokenizer=tokenizer)
+text = inverter.invert(torch.ones(inverter.config.embedding_cond_dim), num_steps=2).texts[0]
+print(peak() - before, len(text.split()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("name", ["v2_embeddinggemma", "v2_jinav3"])
+def test_a_published_inverter_of_full_size_opens_within_its_bytes_and_decodes(name, tmp_path):
+    config = load_config(ROOT / "configs" / f"{name}.yaml").model
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in ConditionalMDLM(config).state_dict().items()}
+    few = torch.randn(1000, config.hidden_dim, dtype=torch.bfloat16)
+    weights = {}
+    for weight, shape in shapes.items():
+        table = few.repeat(-(-shape[0] // len(few)), 1)[: shape[0]].contiguous() if len(shape) == 2 else None
+        weights[weight] = table if shape[0] == config.vocab_size else torch.randn(shape).mul(0.02).bfloat16()
+    path = save({"config": {"model": to_dict(config)}, "ema_state_dict": weights}, tmp_path / "embeddinggemma_best.pt")
+    size = path.stat().st_size
+    assert 2 * sum(shape.numel() for shape in shapes.values()) <= size
+    command = [sys.executable, "-c", OPEN_AND_DECODE, str(path), str(config.mask_token_id)]
+    taken, words = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    path.unlink()
+    assert int(words) == config.max_seq_len
+    assert int(taken) < 1.3 * size + 200e6  # and what torch itself needs to decode
+
+
+def test_the_configurations_of_named_encoders_are_those_of_their_inverters():
+    dims = {"v2_qwen3": 1024, "v2_embeddinggemma": 768, "v2_jinav3": 1024}
+    for (name, dim), (hub, *_) in zip(dims.items(), checkpoint.PUBLISHED.values(), strict=True):
+        config = load_config(ROOT / "configs" / f"{name}.yaml").model
+        assert (config.embedding_cond_dim, config.encoder_model) == (dim, hub[0])
+        assert config.mask_token_id == config.vocab_size - 1 and config.decoder_tokenizer == hub[-1]

@@ -263,3 +263,30 @@ def test_a_column_of_a_data_frame_is_inverted_as_it_is(inverter, sentences):
     column[1] = None
     with pytest.raises(InputError, match="vector 1 is absent; remove the row"):
         inverter.invert(column)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("qwen3", ["~/checkpoints/qwen3_best.pt", "hf download Qwen/Qwen3-Embedding-0.6B"]),
+        ("embeddinggemma", ["~/checkpoints/embeddinggemma_best.pt", "hf download unsloth/embeddinggemma-300m"]),
+        ("jina-v3", ["~/checkpoints/jinav3_best.pt", "hf download jinaai/jina-embeddings-v3", "xlm-roberta-base"]),
+        ("jina3", ["no inverter of 'jina3' is published; did you mean 'jina-v3'?", "invlib.Alignment"]),
+    ],
+)
+def test_a_named_encoder_says_what_is_missing_and_where_to_put_it(name, needed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--encoder", name]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and [part for part in needed if part not in message] == []
+
+
+def test_a_named_encoder_that_is_there_is_opened(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "somewhere")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "qwen3_best.pt").write_text("no weights")
+    assert main(["--encoder", "qwen3"]) == 2
+    assert "give a sentence" in capsys.readouterr().err
+    assert main(["I am late.", "--encoder", "qwen3"]) == 2
+    assert "qwen3_best.pt cannot be read as a checkpoint" in capsys.readouterr().err

@@ -14,7 +14,7 @@ LONGEST_TEXT = 2**20  # characters
 BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols without a shape
 
 
-def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
+def check_vectors(vectors: Any, embed_dim: int, taker: str = "this checkpoint inverts") -> np.ndarray:
     """Vectors as float32 [n, embed_dim] of unit length, or an `InputError` that names the offending row."""
     array = as_array(vectors)
     if array.size == 0:
@@ -24,7 +24,7 @@ def check_vectors(vectors: Any, embed_dim: int) -> np.ndarray:
     array = np.atleast_2d(array)
     if array.ndim != 2 or array.shape[1] != embed_dim:
         raise InputError(
-            f"got vectors of shape {np.shape(vectors)}; this checkpoint inverts {embed_dim}-dimensional vectors, "
+            f"got vectors of shape {np.shape(vectors)}; {taker} {embed_dim}-dimensional vectors, "
             f"[{embed_dim}] or [n, {embed_dim}]"
         )
     return directions(array, "vector", "it has no direction to invert")

@@ -27,6 +27,7 @@ from invlib.perturb.secret import (
     match_columns,
     procrustes,
 )
+from invlib.perturb.unpaired import match_distributions, turn_back
 
 __all__ = ["Perturbation", "Perturbed", "Unchanged", "apply", "check_unit", "distortion", "unit"]
 __all__ += ["AnalyticGaussian", "BoundedNoise", "GaussianNoise", "LaplaceNoise", "PurMech"]
@@ -34,3 +35,4 @@ __all__ += ["AbsmaxQuantisation", "Binary", "HalfPrecision", "ProductQuantisatio
 __all__ += ["CoordinateDropout", "PrincipalComponents", "RandomProjection", "Truncation"]
 __all__ += ["Averaging", "Interpolation", "interpolate"]
 __all__ += ["KnownPairs", "SecretPermutation", "SecretRotation", "least_squares", "match_columns", "procrustes"]
+__all__ += ["match_distributions", "turn_back"]

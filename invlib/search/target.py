@@ -28,10 +28,11 @@ class Target:
     length_probs: Float[np.ndarray, "max_length"]  # of every number of tokens, one first
     generator: torch.Generator
     device: torch.device | str = "cpu"
+    alignment: Callable[[np.ndarray], np.ndarray] | None = None  # the ledger's space → the denoiser's; None: the same
     model_calls: int = 0
 
     def __post_init__(self) -> None:
-        self.vector, self.mask_token_id = self.ledger.vector, self.ledger.mask_token_id
+        self.vector, self.mask_token_id = self._heard(self.ledger.vector), self.ledger.mask_token_id
         self.random = np.random.default_rng(int(torch.randint(2**62, (), generator=self.generator)))
 
     @classmethod
@@ -44,8 +45,13 @@ class Target:
         pinned: Mapping[int, int] | None = None,
         generator: torch.Generator | None = None,
         noise_level: float = 0.0,
+        alignment: Any = None,
     ) -> "Target":
-        """The target of one unit vector and an `Inverter`: its denoiser, its lengths, and the encoder that is asked."""
+        """The target of one unit vector and an `Inverter`: its denoiser, its lengths, and the encoder that is asked.
+
+        alignment: of the vector's encoder to the inverter's. What was encoded is compared in the vector's own space;
+          the denoiser listens to what is mapped, noisy as it is.
+        """
         model, config = inverter.quick.model, inverter.config
         level = torch.tensor([noise_level], device=model.device) if noise_level else None
 
@@ -62,10 +68,11 @@ class Target:
             max_length=config.max_seq_len,
             pinned=pinned or {},
             screen=None if encode else inverter.quick.encode,
-            stop_cosine=recognised_from(noise_level, len(vector)),
+            stop_cosine=recognised_from(0.0 if alignment else noise_level, len(vector)),
         )
-        length_probs = np.exp(inverter.length_log_probs(vector, noise_level)[0])
-        return cls(ledger, denoiser, length_probs, generator or torch.Generator(), model.device)
+        heard = alignment(vector) if alignment else vector
+        length_probs = np.exp(inverter.length_log_probs(heard, noise_level)[0])
+        return cls(ledger, denoiser, length_probs, generator or torch.Generator(), model.device, alignment)
 
     def draft(self, count: int, temperature: float, order_noise: float) -> list[Tokens]:
         """Fresh drafts that differ in length, order and words."""
@@ -99,8 +106,12 @@ class Target:
 
     def beyond(self, text: Found) -> Float[np.ndarray, "embed"]:
         """The vector, moved on in the direction from the text's own to it: what the text lacks stands out there."""
-        ahead = self.vector + OVERSHOOT * (self.vector - text.vector)
+        ahead = self.vector + OVERSHOOT * (self.vector - self._heard(text.vector))
         return ahead / np.linalg.norm(ahead)
+
+    def _heard(self, vector: np.ndarray) -> Float[np.ndarray, "embed"]:
+        """A vector of the ledger's as the denoiser takes it."""
+        return vector if self.alignment is None else self.alignment(vector)[0]
 
     def alternatives(self, tokens: Tokens, toward: np.ndarray) -> Float[Tensor, "length vocab"]:
         """log p(. | all other tokens) at every position, under the modulation of the vector `toward`."""

@@ -1,21 +1,14 @@
-"""`python -m invlib.studies score|search|documents|attackers|ablations|tables|chunks`: a study and its options."""
+"""`python -m invlib.studies NAME`: a study and its options; the names are those of STUDIES."""
 
 import sys
 from collections.abc import Sequence
 
 from invlib.door.options import Parser
 from invlib.errors import command
-from invlib.studies import ablations, attackers, chunks, documents, score, search, tables
+from invlib.studies import ablations, alignment, attackers, chunks, documents, score, search, tables, unpaired
 
-STUDIES = {
-    "score": score,
-    "search": search,
-    "documents": documents,
-    "attackers": attackers,
-    "ablations": ablations,
-    "tables": tables,
-    "chunks": chunks,
-}
+STUDIES = {"score": score, "search": search, "documents": documents, "attackers": attackers, "ablations": ablations}
+STUDIES |= {"tables": tables, "alignment": alignment, "unpaired": unpaired, "chunks": chunks}
 
 
 @command

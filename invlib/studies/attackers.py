@@ -30,6 +30,7 @@ from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
 from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
 from invlib.training.pairs import MIN_TOKENS, Pairs, fitting, read_texts
+from invlib.training.start import after_guess
 from invlib.training.trainer import Trainer
 
 SENTENCES = 8192  # whose vectors the attacker knows: own texts, put through the defence
@@ -95,7 +96,7 @@ def adapt(
     generator, own = torch.Generator().manual_seed(seed), naive.model
     guess = dict(zip(("matrix", "offset"), linear_guess(own, defence, known, generator), strict=True))
     start = {name: value.detach().float().clone() for name, value in own.state_dict().items()}
-    start |= _after_guess(own, f"{PREFIX}0.", **guess)
+    start |= after_guess(own, f"{PREFIX}0.", **guess)
     precise = {"mixed_precision": own.dtype == torch.bfloat16}
     training = dataclasses.replace(TRAINING, max_steps=steps + 1, seed=seed, **precise)  # the last one has no rate left
     trainer = Trainer(assemble(own.config, start, Path("the attacker")), training, Accelerator())
@@ -115,7 +116,7 @@ def adapted(naive: Inverter, weights: Mapping[str, Tensor]) -> Inverter:
     """
     model, changed = naive.model, {name: w for name, w in weights.items() if name.startswith(PREFIX)}
     if naive.config.length_dim:
-        changed |= _after_guess(model, "length_head.0.", weights["matrix"], weights["offset"])
+        changed |= after_guess(model, "length_head.0.", weights["matrix"], weights["offset"])
     changed = {name: w.to(model.device, model.dtype) for name, w in changed.items()}
     attacker = assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
     return Inverter(attacker, naive.tokenizer, naive.encoder)
@@ -174,15 +175,6 @@ def _defended(batch: Batch, defence: Perturbation, generator: torch.Generator) -
     found = torch.from_numpy(apply(defence, clean.cpu().numpy(), generator).vectors).to(clean.device)
     embedding, any_embedding = found.tensor_split(2)
     return dataclasses.replace(batch, embedding=embedding, any_embedding=any_embedding)
-
-
-def _after_guess(model: ConditionalMDLM, layer: str, matrix: Tensor, offset: Tensor) -> dict[str, Tensor]:
-    """A linear layer on the standardised vector (and, behind it, on other inputs) that hears the guess instead."""
-    state, matrix, offset = model.state_dict(), matrix.float(), offset.float()
-    weight, bias = (state[layer + part].float().cpu() for part in ("weight", "bias"))
-    on_vector, on_others = weight.tensor_split([len(matrix)], dim=1)
-    changed = {"weight": torch.cat([on_vector @ matrix.T, on_others], dim=1), "bias": bias + on_vector @ offset}
-    return {layer + part: value.to(model.device) for part, value in changed.items()}
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from invlib.checkpoint import locate
 from invlib.door.files import reading, write_text
 from invlib.errors import InputError
+from invlib.studies.claims import claims
 from invlib.studies.score import GROUP_METRICS, markdown_table
 from invlib.studies.search import ALL
 
@@ -69,6 +70,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "search": searched,
     "search by length": lambda folder: searched(folder, by_length=True),
     "learning curve": learning_curve,
+    "any encoder": lambda folder: "\n".join(f"- {sentence}" for sentence in claims()),
 }
 
 

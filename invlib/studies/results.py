@@ -3,6 +3,7 @@
 A cell is finished work in a file, under a key made of all that it depends on; none is done twice.
 """
 
+import io
 import json
 import pickle
 import platform
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pandas as pd
 import torch
 
 from invlib.door.files import reading, write_atomically, write_text
+from invlib.door.vectors import directions
 from invlib.errors import InputError
 
 
@@ -69,3 +72,18 @@ def kept(path: Path, compute: Callable[[], Any]) -> Any:
         return found
     with reading(path, "is not a finished cell", "delete it and run the same again"):
         return json.loads(path.read_text(encoding="utf-8"))
+
+
+def kept_vectors(encode: Callable[[list[str]], np.ndarray], name: str, texts: list[str], folder: Path) -> np.ndarray:
+    """Vectors of the texts, float32 [n, d], in fp16 on disk: read where they were encoded before.
+
+    name: of the encoder, which is the key together with the texts. Raises `InputError` for a damaged file.
+    """
+    path = cell_path(folder, name, texts).with_suffix(".npy")
+    if not path.is_file():
+        found = encode(texts).astype(np.float16)
+        with io.BytesIO() as file:
+            np.save(file, found)
+            write_atomically(path, lambda partial: partial.write_bytes(file.getvalue()))
+    with reading(path, "is not kept vectors", "delete it and run the same again"):
+        return directions(np.load(path, allow_pickle=False))

@@ -133,17 +133,19 @@ def start(
     *,
     minutes: float | None = None,
     compiled: bool = False,
+    encoder: Any = None,
 ) -> None:
     """Pairs, model and run from a configuration and its corpora; then train to the end, resuming where possible.
 
     texts, valid: text files, or folders that `pack` wrote, one of them with the encoder. minutes: see `TimeBox`.
+    encoder: one that is open, or `KnownVectors`, instead of the configuration's.
     """
     if config.training is None:
         raise InputError("the configuration has no training: section; see configs/minilm.yaml")
     box = None if minutes is None else TimeBox(minutes, config.training.decay_share)
     if box is not None and accelerator.num_processes > 1:
         raise InputError("--minutes is for one process: several would not end in the same step")
-    kind, encoder, home = _encoder(config, texts, valid, accelerator)
+    kind, encoder, home = (Pairs, encoder, None) if encoder else _encoder(config, texts, valid, accelerator)
     with accelerator.main_process_first():
         tokenizer = initial_tokenizer(config, encoder, texts[0], home or out)
         folder, make = Path(config.data.data_dir).expanduser(), (encoder, tokenizer, config.model.max_seq_len)

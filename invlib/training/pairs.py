@@ -139,7 +139,7 @@ def origin(digest: str, encoder: Encoder, tokenizer: Tokenizer, max_seq_len: int
         "encoder": encoder.name,
         "embed_dim": encoder.embed_dim,
         "prompt": encoder.prompt,
-        "encoder_dtype": str(next(encoder.model.parameters()).dtype).removeprefix("torch."),
+        "encoder_dtype": encoder.precision,
         "tokenizer_sha256": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
         "max_seq_len": max_seq_len,
     }

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import BertModel
 
 from invlib import checkpoint
+from invlib.alignment import Alignment
 from invlib.config import Config
 from invlib.encoder import Encoder
 from invlib.errors import InputError
@@ -20,13 +21,9 @@ from invlib.training.pairs import Pairs, read_texts
 from invlib.training.vocabulary import prune
 
 NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
-FREE_KEYS = (
-    "logit_temperature",
-    "vocab_size",
-    "mask_token_id",
-    "decoder_tokenizer",
-    "fingerprint",
-)  # no shape
+FOREIGN_KEYS = ("encoder_model", "embedding_cond_dim")  # of another encoder, whose vectors are aligned first
+FREE_KEYS = ("logit_temperature", "vocab_size", "mask_token_id", "decoder_tokenizer", "fingerprint", *FOREIGN_KEYS)
+ALIGNED = 10_000  # pairs that the alignment is learnt from
 
 
 def initial_tokenizer(config: Config, encoder: Encoder, corpus: Path, folder: Path) -> Tokenizer:
@@ -59,7 +56,7 @@ def initial_model(config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs:
         torch.manual_seed(config.training.seed)
         model = ConditionalMDLM(config.model)
     if config.training.start_from is not None:
-        return _continued(model, config, encoder, tokenizer)
+        return _continued(model, config, encoder, tokenizer, pairs)
     with torch.no_grad():
         if config.model.standardize:
             rows = np.linspace(0, len(pairs) - 1, min(50_000, len(pairs))).astype(int)  # packed rows come by length
@@ -83,8 +80,12 @@ def without_dead(std: Float[Tensor, "embed"]) -> Float[Tensor, "embed"]:
     return std.clamp(min=std.median() / 10)
 
 
-def _continued(model: ConditionalMDLM, config: Config, encoder: Encoder, tokenizer: Tokenizer) -> ConditionalMDLM:
+def _continued(
+    model: ConditionalMDLM, config: Config, encoder: Encoder, tokenizer: Tokenizer, pairs: Pairs
+) -> ConditionalMDLM:
     """`model` with the weights of the checkpoint; vocabulary, noise condition and a length head of its own may be new.
+
+    So may the encoder: the first layers then hear a linear guess of the vectors that they know.
 
     A length head that is trained alone starts anew: gone on from where the text's schedule left it, it overfits.
     """
@@ -95,6 +96,8 @@ def _continued(model: ConditionalMDLM, config: Config, encoder: Encoder, tokeniz
             found = f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}"
             raise InputError(f"{found}; only a model of the same shape can be continued")
     weights = before.state_dict()
+    if any(getattr(config.model, key) != getattr(shape, key) for key in FOREIGN_KEYS):
+        weights |= _hearing(before, pairs, tokenizer)
     if config.model.standardize:
         weights["embedding_std"] = without_dead(weights["embedding_std"].float())
     if config.training.trained == "length_head.*" or config.model.length_dim != shape.length_dim:
@@ -104,6 +107,42 @@ def _continued(model: ConditionalMDLM, config: Config, encoder: Encoder, tokeniz
         weights["token_embed.weight"] = _carried_rows(weights["token_embed.weight"], theirs, encoder, tokenizer, config)
     model.load_state_dict({**model.state_dict(), **weights})
     return model
+
+
+def _hearing(model: ConditionalMDLM, pairs: Pairs, tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """What changes in a model's weights when the pairs' vectors are another encoder's: its first layers hear them
+    through an `Alignment`, and what it knows of the vectors' statistics is of theirs.
+    """
+    rows = np.linspace(0, len(pairs) - 1, min(ALIGNED, len(pairs))).astype(int)
+    foreign = torch.from_numpy(pairs.embeddings[rows].astype(np.float32))
+    texts = [tokenizer.decode(ids[:n]) for ids, n in zip(pairs.tokens[rows], pairs.lengths[rows], strict=True)]
+    alignment = Alignment.fit(foreign, texts, Encoder.load(model.config.encoder_model), linear=True)
+    center, matrix, offset = (torch.from_numpy(part) for part in (alignment.center, alignment.matrix, alignment.offset))
+    scale = 1 / ((foreign - center) @ matrix + offset).norm(dim=1).mean()
+    changed, mean, std, own_mean, own_std = {}, 0.0, 1.0, 0.0, 1.0
+    if model.config.standardize:
+        mean, std = foreign.mean(dim=0), without_dead(foreign.std(dim=0, correction=0))
+        own_mean, own_std = model.embedding_mean.float(), without_dead(model.embedding_std.float())
+        changed |= {"embedding_mean": mean, "embedding_std": std}
+    turned = (torch.ones(len(center)) * std)[:, None] * matrix * scale / own_std
+    guess = turned, (((mean - center) @ matrix + offset) * scale - own_mean) / own_std
+    changed |= after_guess(model, "cond_proj.0.", *guess)
+    if model.config.length_dim:
+        changed |= after_guess(model, "length_head.0.", *guess)
+    if model.config.null_embedding:
+        changed["null_embedding"] = (model.null_embedding.float() - guess[1]) @ torch.linalg.pinv(guess[0])
+    return changed
+
+
+def after_guess(
+    model: ConditionalMDLM, layer: str, matrix: Float[Tensor, "found embed"], offset: Float[Tensor, "embed"]
+) -> dict[str, Tensor]:
+    """A linear layer on the standardised vector (and, behind it, on other inputs) that hears a linear guess of it."""
+    state, matrix, offset = model.state_dict(), matrix.float(), offset.float()
+    weight, bias = (state[layer + part].float().cpu() for part in ("weight", "bias"))
+    on_vector, on_others = weight.tensor_split([matrix.shape[1]], dim=1)
+    changed = {"weight": torch.cat([on_vector @ matrix.T, on_others], dim=1), "bias": bias + on_vector @ offset}
+    return {layer + part: value.to(model.device) for part, value in changed.items()}
 
 
 def _carried_rows(
