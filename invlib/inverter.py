@@ -186,11 +186,19 @@ class Inverter:
         if search:
             about = {"pinned": pinned, "encode": encode, "alignment": drafting.alignment}
             levels = np.zeros(len(vectors)) if noise is None else noise
-            each = zip(asked, drafts, map(float, levels), strict=True)
-            targets = (self.target(v, generator=own.stream, noise_level=level, **about) for v, own, level in each)
-            done = search_all(targets, search, [own.tokens for own in drafts])
-            return replace(result, **closest(done, result.texts, result.model_calls))
+            return self._searched(result, drafts, zip(asked, map(float, levels), strict=True), search, about)
         return self._verified(result, asked, encode) if verify else result
+
+    def _searched(
+        self, result: Inversion, drafts: list[Drafts], each: Iterable, search: Any, about: Mapping[str, Any]
+    ) -> Inversion:
+        """The result after a search from every vector's drafts. each: vectors with their noise levels."""
+        targets = (
+            self.target(vector, generator=own.stream, noise_level=level, **about)
+            for (vector, level), own in zip(each, drafts, strict=True)
+        )
+        done = search_all(targets, search, [own.tokens for own in drafts])
+        return replace(result, **closest(done, result.texts, result.model_calls))
 
     def _drafts(
         self,
