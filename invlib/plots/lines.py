@@ -63,11 +63,10 @@ def plot_modulation(modulation: Modulation) -> Figure:
 
 def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = None) -> Axes:
     """Effective gain of each sublayer (`probes.effective_gain`), mean over the batch and its spread; logarithmic."""
-    ax = plot_intervals(_spread(dict(zip(SUBLAYERS, gain.unbind(dim=2), strict=True))), "layer", "group", ax)
-    _set(
-        ax, xlabel="layer", ylabel="RMS added / RMS of the stream\n(bars: standard deviation; log scale)", yscale="log"
-    )
-    return _level(ax, 1, "as much as there was")
+    spread = _spread(dict(zip(SUBLAYERS, gain.unbind(dim=2), strict=True)))
+    ax = plot_intervals(spread, "layer", "group", ax, levels={"as much as there was": 1.0})
+    ylabel = "RMS added / RMS of the stream\n(bars: standard deviation; log scale)"
+    return _set(ax, xlabel="layer", ylabel=ylabel, yscale="log")
 
 
 def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
