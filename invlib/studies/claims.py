@@ -57,6 +57,13 @@ def key_claims(table: pd.DataFrame) -> list[str]:
     return told
 
 
+def chunk_claim(table: pd.DataFrame) -> str:
+    """Which share of its content words a vector of one sentence or of many gives away to the linear word map."""
+    rows = table[table["way"] == table["way"].iloc[0]]
+    parts = [f"{_cell(row)} of a chunk of {row['sentences']}" for _, row in rows.iterrows()]
+    return f"Sentences in one vector ({rows['way'].iloc[0]}): it gives away of the content words {', '.join(parts)}."
+
+
 def key_table(table: pd.DataFrame, *, longest: bool = False) -> pd.DataFrame:
     """recall@10, token F1 and cosine of every key, own texts and number of vectors, with intervals, as texts.
 
@@ -73,7 +80,8 @@ def key_table(table: pd.DataFrame, *, longest: bool = False) -> pd.DataFrame:
 
 def claims(folder: Path = DATA / "tables") -> list[str]:
     """All sentences."""
-    return [pairs_claim(read_table("alignment", folder)), *key_claims(read_table("unpaired", folder))]
+    chunks = [chunk_claim(read_table("chunks", folder))] if (folder / "chunks.csv").is_file() else []
+    return [pairs_claim(read_table("alignment", folder)), *key_claims(read_table("unpaired", folder)), *chunks]
 
 
 def _cell(row: pd.Series) -> str:

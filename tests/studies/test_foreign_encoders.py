@@ -148,6 +148,9 @@ def test_both_tables_are_read_and_one_that_is_not_there_says_how_to_make_it(tmp_
         claims(tmp_path)
     keys(0.55).to_csv(tmp_path / "unpaired.csv", index=False)
     assert len(claims(tmp_path)) == 2 and len(read_table("unpaired", tmp_path)) == 4
+    row = {"sentences": 3, "way": "word map", "value": 0.5, "low": 0.4, "high": 0.6, "n": 300}
+    pd.DataFrame([row]).to_csv(tmp_path / "chunks.csv", index=False)
+    assert "0.500 (0.400–0.600) of a chunk of 3" in claims(tmp_path)[-1]
 
 
 def test_readme_says_what_the_tables_say():
