@@ -49,10 +49,10 @@ def key_claims(table: pd.DataFrame) -> list[str]:
             continue
         fallen = found[found["value"] > line]
         last = found.iloc[-1]
-        verdict = f"falls to {fallen.iloc[0]['vectors']:,} vectors" if len(fallen) else "does not fall"
+        verdict, at = ("falls", fallen.iloc[0]) if len(fallen) else ("does not fall", last)
         told.append(
-            f"Without any pair, {defence} {verdict} and clean ones of {own} texts: at {last['vectors']:,}, token F1 is "
-            f"{_cell(last)} of {clean['value']:.3f} (n = {last['n']})."
+            f"Without any pair, {defence} {verdict} to {at['vectors']:,} stored vectors and as many clean ones "
+            f"({own} texts): token F1 {_cell(at)} of {clean['value']:.3f} without a key (n = {at['n']})."
         )
     return told
 

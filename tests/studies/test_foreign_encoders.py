@@ -79,6 +79,10 @@ def test_the_curve_has_a_row_for_everything(corpus, tmp_path, capsys):
     assert set(table["pairs"]) == {20, 60} and set(table["domain"]) == {"left out", "same", "other"}
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
     assert len(table) == 2 * (1 + 2 * (1 + 4 * 2)) and set(table["encoder"]) == {"wordllama"}
+    texts = pd.read_csv(tmp_path / "alignment_texts.csv")
+    assert texts["pairs"].tolist() == sorted(texts["pairs"], reverse=True) and set(texts["text"]) == set(
+        alignment.SHOWN
+    )
     assert "pairs" in pairs_claim(table) and "n = 8" in pairs_claim(table)
     assert main(["alignment", *files, "--only", "word"]) == 2
     assert main(["alignment", *files, "--targets", "80", "--out", str(out)]) == 2
@@ -112,8 +116,8 @@ def keys(value: float) -> pd.DataFrame:
 
 def test_a_key_falls_where_most_of_what_a_vector_tells_is_read():
     (fallen,), (held,) = key_claims(keys(0.55)), key_claims(keys(0.45))
-    assert "secret rotation falls to 10,000 vectors" in fallen and "0.550 (0.540–0.560) of 0.600" in fallen
-    assert "secret rotation does not fall" in held
+    assert "secret rotation falls to 10,000 stored vectors" in fallen and "0.550 (0.540–0.560) of 0.600" in fallen
+    assert "secret rotation does not fall to 10,000" in held and "0.450" in held
 
 
 def pairs(values: dict[int, float]) -> pd.DataFrame:
