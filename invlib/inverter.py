@@ -174,9 +174,7 @@ class Inverter:
         its domain. An encoder that fails during a search ends it: see `Inversion.errors`.
         """
         options |= {"num_steps": num_steps, "policy": policy, "pinned": pinned}
-        STRATEGIES.check("search", search)
-        FLAG.check("verify", verify)
-        decoding, drafting = _ways(options, bool(search) or verify)
+        decoding, drafting = _ways(options, search, verify)
         asked = self._checked(vectors, drafting.alignment)  # in the space of the encoder that is asked
         vectors = asked if drafting.alignment is None else self._checked(drafting.alignment(asked))
         noise = _noise_levels(noise_level, len(vectors))
@@ -348,12 +346,14 @@ class Inverter:
         return replace(result, cosines=cosines, encoder_queries=queries)
 
 
-def _ways(options: Mapping[str, Any], is_asked: bool) -> tuple[Decoding, Drafting]:
-    """The two option values of an inversion, each checked, and both together. is_asked: is an encoder needed?"""
+def _ways(options: Mapping[str, Any], search: Any, verify: Any) -> tuple[Decoding, Drafting]:
+    """The two option values of an inversion, each checked, and all together."""
+    STRATEGIES.check("search", search)
+    FLAG.check("verify", verify)
     decoding, drafting = options_of((Decoding, Drafting), options)
     if drafting.candidates > 1 and not (decoding.temperature or decoding.order_noise):
         raise InputError("candidates would all be the same; set temperature or order_noise above 0")
-    if drafting.alignment is not None and is_asked and drafting.encoder is None:
+    if drafting.alignment is not None and (search or verify) and drafting.encoder is None:
         raise InputError(
             "with an alignment the foreign encoder is asked; pass encoder=, a function texts → its vectors"
         )

@@ -13,7 +13,7 @@ from invlib.perturb.secret import procrustes
 
 QUANTILES = np.linspace(0.01, 0.99, 99)
 FIRST_AXES, GROWTH = 20, 1.25  # principal axes in which neighbours are sought at first, and how many more every round
-ROUNDS, SETTLED = 40, 1e-3  # at most; and by how little the neighbours' mean cosine then still grows
+ROUNDS, SETTLED, PATIENCE = 80, 1e-3, 5  # at most; or as many as the neighbours' mean cosine has not grown by so much
 QUERIES, POOL = 5_000, 40_000  # vectors of either side that a round looks at
 FEWEST = 100  # vectors of either side
 MUTUAL = 0.05  # of the rows: with fewer neighbours that choose each other, every neighbour counts
@@ -52,15 +52,17 @@ def turn_back(stored: np.ndarray, clean: np.ndarray, random: np.random.Generator
     _check(stored, clean)
     (mean, axes, skew), (own_mean, own_axes, own_skew) = _shape(stored), _shape(clean)
     matrix = (axes * np.where(skew * own_skew < 0, -1, 1)) @ own_axes.T
-    before, dims = -1.0, float(FIRST_AXES)
+    best, waited, dims = -1.0, 0, float(min(FIRST_AXES, len(matrix)))
     for _ in range(ROUNDS):
         rows, pool = (random.permutation(len(own))[:most] for own, most in ((stored, QUERIES), (clean, POOL)))
         found, known = stored[rows] - mean, clean[pool] - own_mean
         seen = own_axes[:, : int(dims)]
         close, cosine, mutual = _neighbours(found @ (matrix @ seen), known @ seen)
-        if dims >= len(matrix) and cosine < before + SETTLED:
+        if dims == len(matrix):
+            best, waited = (cosine, 0) if cosine > best + SETTLED else (best, waited + 1)
+        if waited == PATIENCE:
             break
-        before, dims = cosine if dims >= len(matrix) else -1.0, min(len(matrix), dims * GROWTH)
+        dims = min(len(matrix), dims * GROWTH)
         used = mutual if mutual.mean() > MUTUAL else np.ones_like(mutual)
         weight = np.sqrt(used.sum())  # the means are a pair as well, the only certain one
         pairs = np.vstack([found[used], weight * mean]), np.vstack([known[close[used]], weight * own_mean])

@@ -1,7 +1,8 @@
 """Alignment: what is read of a foreign encoder's vectors after how many known pairs, beside its controls.
 
 It writes `alignment.csv`: leave-one-out cosine, token F1 and ROUGE-L for every foreign encoder and number of pairs, on
-other texts of the same file (in-domain) and of another one (across). Vectors are kept, so that a second run is short.
+other texts of the same file (in-domain) and of another one (across); and `alignment_texts.csv`: some sentences, read
+with ever fewer pairs. Vectors are kept, so that a second run is short.
 """
 
 import argparse
@@ -30,6 +31,11 @@ COUNTS = (30, 100, 300, 1000, 3000, 10_000)  # known pairs
 TARGETS, STEPS = 200, 4
 CACHE = Path("data/runs/vectors")
 KNOWN = "nearest known text"
+SHOWN = (
+    "The train to the coast leaves at noon.",
+    "Can you send me the report by Friday?",
+    "I lost my keys in the park.",
+)
 METRICS = {"token_f1": token_f1, "rouge_l": rouge_l}
 COLUMNS = ["encoder", "pairs", "domain", "attacker", "metric", "value", "low", "high", "n"]
 
@@ -74,22 +80,37 @@ class Side:
         yield from self.rows(KNOWN, known)
 
 
+def taught(foreign: np.ndarray, known: Side, counts: Sequence[int], name: str) -> dict[int, Alignment]:
+    """Alignments of the first known pairs, by their number."""
+    vector_of, fit = dict(zip(known.texts, known.vectors, strict=True)), [n for n in counts if n <= len(known.texts)]
+    return {
+        n: Alignment.fit(foreign[:n], known.texts[:n], lambda asked: np.stack([vector_of[text] for text in asked]))
+        for n in tqdm(fit, desc=name, unit=" alignments")
+    }
+
+
 def curve(
-    encode: Encode, name: str, known: Side, sides: Sequence[Side], counts: Sequence[int], cache: Path
+    name: str, alignments: dict[int, Alignment], foreign: np.ndarray, known: Side, sides: dict[Side, np.ndarray]
 ) -> pd.DataFrame:
-    """The rows of one foreign encoder."""
-    foreign = kept_vectors(encode, name, known.texts, cache)
-    targets = [kept_vectors(encode, name, side.texts, cache) for side in sides]
-    vector_of, rows = dict(zip(known.texts, known.vectors, strict=True)), []
-    for count in tqdm([count for count in counts if count <= len(known.texts)], desc=name, unit=" numbers of pairs"):
-        texts, found = known.texts[:count], foreign[:count]
-        alignment = Alignment.fit(found, texts, lambda asked: np.stack([vector_of[text] for text in asked]))
+    """The rows of one foreign encoder. sides: what is attacked, with its foreign vectors."""
+    rows = []
+    for count, alignment in alignments.items():
         left_out = mean_interval(alignment.cosines)
-        rows.append((name, count, "known pairs", "left out", "cosine", *left_out, alignment.pairs))
-        for side, vectors in zip(sides, targets, strict=True):
-            closest = [texts[row] for row in nearest(vectors, found)]
+        rows.append((name, count, "left out", "known pairs", "cosine", *left_out, alignment.pairs))
+        for side, vectors in sides.items():
+            closest = [known.texts[row] for row in nearest(vectors, foreign[:count])]
             rows += [(name, count, *row) for row in side.read(alignment, vectors, closest)]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def dissolved(encode: Encode, alignments: dict[int, Alignment], side: Side) -> pd.DataFrame:
+    """What is read of some sentences of our own as the pairs get fewer: pairs, cosine, text, read."""
+    rows = []
+    for count, alignment in sorted(alignments.items(), reverse=True):
+        mapped = alignment(encode(side.texts))
+        cosines, read = cosine(mapped, side.vectors), side.written(mapped)
+        rows += [(count, *row) for row in zip(cosines, side.texts, read, strict=True)]
+    return pd.DataFrame(rows, columns=["pairs", "cosine", "text", "read"])
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -119,13 +140,19 @@ def run(chosen: argparse.Namespace) -> None:
     sides = [Side(inverter, "same", target, chosen.cache)]
     if chosen.target:
         sides.append(Side(inverter, "other", some(inverter, chosen.target, chosen.targets), chosen.cache))
-    pairs = Side(inverter, "known pairs", known, chosen.cache)
-    chosen_encoders = {name: encoders[name] for name in chosen.only or encoders}
-    parts = [curve(e, name, pairs, sides, chosen.counts, chosen.cache) for name, e in chosen_encoders.items()]
+    pairs, parts = Side(inverter, "known pairs", known, chosen.cache), []
+    for name in chosen.only or encoders:
+        foreign = kept_vectors(encoders[name], name, known, chosen.cache)
+        targets = {side: kept_vectors(encoders[name], name, side.texts, chosen.cache) for side in sides}
+        alignments = taught(foreign, pairs, chosen.counts, name)
+        parts.append(curve(name, alignments, foreign, pairs, targets))
+        if len(parts) == 1:
+            texts = dissolved(encoders[name], alignments, Side(inverter, "shown", SHOWN, chosen.cache))
     about = {"weights": fingerprint(inverter.model)[:12], "commit": commit}
     about["made"] = datetime.now(UTC).isoformat(timespec="seconds")
     table = pd.concat(parts, ignore_index=True)
     write_table(chosen.out, table.assign(**about))
+    write_table(chosen.out.with_stem(f"{chosen.out.stem}_texts"), texts)
     shown = table[table["metric"] == "token_f1"]
     print(shown.pivot_table("value", ["encoder", "domain", "pairs"], "attacker", sort=False).round(3).to_string())
     print(f"{chosen.targets} targets of each domain; written to {chosen.out}")

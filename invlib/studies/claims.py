@@ -49,12 +49,19 @@ def key_claims(table: pd.DataFrame) -> list[str]:
             continue
         fallen = found[found["value"] > line]
         last = found.iloc[-1]
-        verdict = f"falls to {fallen.iloc[0]['vectors']:,} vectors" if len(fallen) else "does not fall"
+        verdict, at = ("falls", fallen.iloc[0]) if len(fallen) else ("does not fall", last)
         told.append(
-            f"Without any pair, {defence} {verdict} and clean ones of {own} texts: at {last['vectors']:,}, token F1 is "
-            f"{_cell(last)} of {clean['value']:.3f} (n = {last['n']})."
+            f"Without any pair, {defence} {verdict} to {at['vectors']:,} stored vectors and as many clean ones "
+            f"({own} texts): token F1 {_cell(at)} of {clean['value']:.3f} without a key (n = {at['n']})."
         )
     return told
+
+
+def chunk_claim(table: pd.DataFrame) -> str:
+    """Which share of its content words a vector of one sentence or of many gives away to the linear word map."""
+    rows = table[table["way"] == table["way"].iloc[0]]
+    parts = [f"{_cell(row)} of a chunk of {row['sentences']}" for _, row in rows.iterrows()]
+    return f"Sentences in one vector ({rows['way'].iloc[0]}): it gives away of the content words {', '.join(parts)}."
 
 
 def key_table(table: pd.DataFrame, *, longest: bool = False) -> pd.DataFrame:
@@ -73,7 +80,8 @@ def key_table(table: pd.DataFrame, *, longest: bool = False) -> pd.DataFrame:
 
 def claims(folder: Path = DATA / "tables") -> list[str]:
     """All sentences."""
-    return [pairs_claim(read_table("alignment", folder)), *key_claims(read_table("unpaired", folder))]
+    chunks = [chunk_claim(read_table("chunks", folder))] if (folder / "chunks.csv").is_file() else []
+    return [pairs_claim(read_table("alignment", folder)), *key_claims(read_table("unpaired", folder)), *chunks]
 
 
 def _cell(row: pd.Series) -> str:

@@ -31,6 +31,7 @@ TRAINING = TrainingConfig(
     ema_decay=0.9,
     weighting="low_variance",
     trained="cond_proj.*",
+    start_from="the checkpoint",
 )
 
 

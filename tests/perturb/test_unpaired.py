@@ -8,7 +8,7 @@ from invlib.perturb import SecretPermutation, SecretRotation, match_distribution
 from tests.perturb.test_perturb import seeded
 
 D = 16
-PLAN = np.random.default_rng(0).standard_normal((D, D)) * np.geomspace(3, 0.3, D)
+PLAN = np.diag(np.geomspace(3, 0.5, D)) + 0.1 * np.random.default_rng(0).standard_normal((D, D))
 
 
 def cloud(n: int, seed: int) -> np.ndarray:

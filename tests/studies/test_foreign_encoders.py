@@ -79,6 +79,10 @@ def test_the_curve_has_a_row_for_everything(corpus, tmp_path, capsys):
     assert set(table["pairs"]) == {20, 60} and set(table["domain"]) == {"left out", "same", "other"}
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
     assert len(table) == 2 * (1 + 2 * (1 + 4 * 2)) and set(table["encoder"]) == {"wordllama"}
+    texts = pd.read_csv(tmp_path / "alignment_texts.csv")
+    assert texts["pairs"].tolist() == sorted(texts["pairs"], reverse=True) and set(texts["text"]) == set(
+        alignment.SHOWN
+    )
     assert "pairs" in pairs_claim(table) and "n = 8" in pairs_claim(table)
     assert main(["alignment", *files, "--only", "word"]) == 2
     assert main(["alignment", *files, "--targets", "80", "--out", str(out)]) == 2
@@ -112,8 +116,8 @@ def keys(value: float) -> pd.DataFrame:
 
 def test_a_key_falls_where_most_of_what_a_vector_tells_is_read():
     (fallen,), (held,) = key_claims(keys(0.55)), key_claims(keys(0.45))
-    assert "secret rotation falls to 10,000 vectors" in fallen and "0.550 (0.540–0.560) of 0.600" in fallen
-    assert "secret rotation does not fall" in held
+    assert "secret rotation falls to 10,000 stored vectors" in fallen and "0.550 (0.540–0.560) of 0.600" in fallen
+    assert "secret rotation does not fall to 10,000" in held and "0.450" in held
 
 
 def pairs(values: dict[int, float]) -> pd.DataFrame:
@@ -148,6 +152,9 @@ def test_both_tables_are_read_and_one_that_is_not_there_says_how_to_make_it(tmp_
         claims(tmp_path)
     keys(0.55).to_csv(tmp_path / "unpaired.csv", index=False)
     assert len(claims(tmp_path)) == 2 and len(read_table("unpaired", tmp_path)) == 4
+    row = {"sentences": 3, "way": "word map", "value": 0.5, "low": 0.4, "high": 0.6, "n": 300}
+    pd.DataFrame([row]).to_csv(tmp_path / "chunks.csv", index=False)
+    assert "0.500 (0.400–0.600) of a chunk of 3" in claims(tmp_path)[-1]
 
 
 def test_readme_says_what_the_tables_say():
