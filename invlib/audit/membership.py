@@ -13,6 +13,7 @@ import pandas as pd
 
 from invlib.metrics import share_interval
 
+SIMULATED = 200  # texts whose near-duplicates are made
 ALPHA = 0.01  # false-positive rate that a verdict is worth
 INSIDE, NEAR, ABSENT = "inside", "inside, or a near-duplicate of it", "not found"
 Encode = Callable[[list[str]], np.ndarray]  # texts → unit vectors [n, d]
@@ -62,9 +63,8 @@ class Membership:
 
     def _simulated(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosines of near-duplicates to the kept vectors of their texts, and of the texts themselves to those."""
-        texts = [*self.texts, *self.known]
+        texts, own = [*self.texts, *self.known][-SIMULATED:], cut(self._asked[-SIMULATED:], self.dim)
         made = [(row, changed) for row, text in enumerate(texts) for changed in near_duplicates(text, texts[row - 1])]
-        own = cut(self._asked, self.dim)
         kept, rows = self.keep(own), [row for row, _ in made]
         changed = cut(self.encode([text for _, text in made]), self.dim)
         return (changed * kept[rows]).sum(axis=1), (own * kept).sum(axis=1)

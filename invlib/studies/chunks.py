@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from invlib.encoder import Encoder
 from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, words
 from invlib.studies.results import write_table
@@ -16,7 +18,7 @@ from invlib.training.words import joined
 from invlib.words import WordMap
 
 SENTENCES = (1, 3, 8, 25)  # in a chunk
-COUNT = 300  # chunks of each size
+COUNT = 200  # chunks of each size
 MAP, SHORT, DRAFT, FREQUENT, HELD = (
     "word map, as many words as there are",
     "word map, as many as in the draft",
@@ -65,7 +67,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write the table: sentences, way, value, low, high, n; `pieces` and `words` are means of the chunks."""
-    inverter, corpus, rows = Inverter.load(chosen.checkpoint), joined(chosen.text), []
+    fast, corpus, rows = {"dtype": torch.bfloat16}, joined(chosen.text), []
+    inverter = Inverter.load(chosen.checkpoint, **fast)
+    inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
     known = WordMap.load(inverter.encoder)
     for size in SENTENCES:
         found = recalled(inverter, known, chunked(corpus.texts, corpus.sources, size, COUNT))

@@ -22,7 +22,7 @@ TEXTS, NEAR, OTHER = PAIRS["text"].tolist(), PAIRS["near"].tolist(), PAIRS["para
 @pytest.fixture(scope="module")
 def filling(minilm):
     """What else a store holds: texts that nobody asks for."""
-    return minilm.encode(pd.read_json("data/retrieval/sentences.jsonl", lines=True)["text"][:150].tolist())
+    return minilm.encode(pd.read_json("data/retrieval/sentences.jsonl", lines=True)["text"][:60].tolist())
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def vectors(minilm, filling):
 
 def asked(inverter, stored, folder, **what):
     np.save(folder / "v.npy", stored)
-    return first_pass(Audit(open_source(folder / "v.npy", dim=384), inverter, folder / "out"), **what)
+    return first_pass(Audit(open_source(folder / "v.npy", dim=384), inverter, folder / "out", num_steps=1), **what)
 
 
 STORES = {
@@ -68,7 +68,7 @@ def test_what_is_certainly_not_inside_is_hardly_ever_called_near(inverter, filli
 
 def test_near_duplicates_differ_by_little_and_by_something():
     made = near_duplicates("We met 3 times in May.", "It is a dog.")
-    assert "We met 4 times in May." in made and "We met 3 times in May" in made and "We met 3 in times May." in made
+    assert "We met 4 times in May." in made and "We met 3 times in May" in made and "We met times 3 in May." in made
     assert all(one.lower() != "we met 3 times in may." for one in made) and len(set(made)) == len(made) == 5
     assert near_duplicates("Stop", "Go") and "" not in near_duplicates("Stop", "Go")
 
