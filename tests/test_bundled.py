@@ -89,7 +89,8 @@ def test_the_size_that_the_model_card_tells_is_that_of_the_weights():
 @pytest.mark.parametrize("metric", ["token_f1", "bleu", "exact_match", "edit_similarity", "cosine"])
 def test_the_inverter_is_clearly_above_every_control(metric, scores):
     rows = scores[scores["metric"] == metric].set_index("attacker")
-    assert rows.loc[INVERTED, "low"] > rows.loc[list(CONTROLS), "high"].max()
+    controls = rows.drop(INVERTED)
+    assert set(CONTROLS[:3]) <= set(controls.index) and rows.loc[INVERTED, "low"] > controls["high"].max()
 
 
 def test_evaluation_sentences_are_many_distinct_and_fit_the_model():
