@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from scipy.special import expit
 
 from invlib.checkpoint import BUNDLED
-from invlib.door.files import reading, write_atomically
+from invlib.door.files import check_sums, reading, write_atomically
 from invlib.door.vectors import check_vectors
 from invlib.errors import InputError
 
@@ -47,6 +47,7 @@ class WordMap:
         path = Path(path or BUNDLED / f"{encoder.name}_words") / FILE
         if not path.is_file():
             raise InputError(f"no word map at {path}; make one with `python -m invlib.training words`")
+        check_sums(path.parent)
         with reading(path, "cannot be read as a word map", "fetch it again"), safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["about"])
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

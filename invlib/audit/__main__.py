@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not asked:
             raise InputError("nothing is asked: give --watch or --contains, or leave --first-pass out")
         _tell(first_pass(audit, **asked), chosen)
+        if audit.survey.sample.shape[1] == audit.inverter.config.embedding_cond_dim:
+            print(audit.origin)  # of another encoder's vectors the answers say nothing
         return
     origin = audit.origin  # looked at by every process: what is wrong with the vectors ends all of them
     tables = first_pass(audit, **asked) if asked and state.is_main_process else {}

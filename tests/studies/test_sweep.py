@@ -41,9 +41,9 @@ def test_the_grid_is_perturbation_by_strength_by_decoding_by_seed_with_controls_
     cells = table[["perturbation", "strength", "decoding", "seed"]].drop_duplicates()
     assert len(cells) == 4 * 2 * 2, "no vector, none and two perturbations"
     attackers = table.groupby("perturbation")["attacker"].unique().map(sorted).to_dict()
-    three = ["inverted", "nearest sentence", "shuffled embeddings"]
+    four = ["inverted", "nearest sentence", "shuffled embeddings", "word map"]
     assert attackers == {
-        "no vector": ["unconditional prior"], "none": three, "Gaussian noise": three, "truncation": three
+        "no vector": ["unconditional prior"], "none": four, "Gaussian noise": four, "truncation": four
     }  # fmt: skip
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
     assert list(table.columns[:7]) == ["perturbation", "strength", "measure", "decoding", "seed", "attacker", "metric"]
