@@ -153,7 +153,7 @@ def test_imports_run_downwards():
     [
         (2410, lambda module: module in MODEL_AND_SAMPLER),
         (2800, lambda module: "/" not in module),
-        (14040, lambda module: True),
+        (14070, lambda module: True),
     ],
     ids=["model and sampler", "top of invlib", "all of invlib"],
 )
