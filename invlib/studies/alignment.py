@@ -31,11 +31,8 @@ COUNTS = (30, 100, 300, 1000, 3000, 10_000)  # known pairs
 TARGETS, STEPS = 200, 4
 CACHE = Path("data/runs/vectors")
 KNOWN = "nearest known text"
-SHOWN = (
-    "The train to the coast leaves at noon.",
-    "Can you send me the report by Friday?",
-    "I lost my keys in the park.",
-)
+SHOWN = ("I lost my keys in the park.", "Can you send me the report by Friday?")
+SHOWN += ("The train to the coast leaves at noon.",)
 METRICS = {"token_f1": token_f1, "rouge_l": rouge_l}
 COLUMNS = ["encoder", "pairs", "domain", "attacker", "metric", "value", "low", "high", "n"]
 

@@ -52,7 +52,7 @@ def key_claims(table: pd.DataFrame) -> list[str]:
         verdict, at = ("falls", fallen.iloc[0]) if len(fallen) else ("does not fall", last)
         told.append(
             f"Without any pair, {defence} {verdict} to {at['vectors']:,} stored vectors and as many clean ones "
-            f"({own} texts): token F1 {_cell(at)} of {clean['value']:.3f} without a key (n = {at['n']})."
+            f"(own texts: {own}): token F1 {_cell(at)} of {clean['value']:.3f} without a key (n = {at['n']})."
         )
     return told
 

@@ -35,7 +35,7 @@ TRAINING = TrainingConfig(
 )
 
 
-class KnownVectors:
+class KnownVectors(Encoder):
     """Stands for an encoder that is not here, such as a service: its vectors of the texts of one corpus."""
 
     prompt, precision = None, "of a file"
@@ -64,7 +64,7 @@ class KnownVectors:
 
 def adapting(
     name: str, encoder: str | None, vectors: Path | None, texts: Sequence[Path], out: Path
-) -> tuple[Config, Encoder | KnownVectors]:
+) -> tuple[Config, Encoder]:
     """The configuration of a run that adapts a checkpoint, and whose vectors it learns.
 
     Raises `InputError` unless there is one encoder or one file of vectors, whose texts are one file.

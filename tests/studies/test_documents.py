@@ -41,7 +41,7 @@ def document(name: str) -> str:
 def test_a_block_is_written_between_its_marks_and_again_the_same(folder, name):
     text = filled(document(name), folder)
     assert text.startswith(f"before\n<!-- {name} -->\n") and text.endswith(f"\n<!-- /{name} -->\nbehind\n")
-    assert "old" not in text and "|---|" in text
+    assert "\nold\n" not in text and ("|---|" in text or "\n- " in text)
     assert filled(text, folder) == text
 
 

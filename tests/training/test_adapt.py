@@ -10,6 +10,7 @@ from invlib import Inverter, checkpoint
 from invlib.config import load_config
 from invlib.training import __main__ as command
 from invlib.training import adapt, start
+from invlib.training.pairs import Pairs
 from tests.speed.untrained import untrained
 
 FOREIGN = 60
@@ -69,13 +70,11 @@ def test_at_the_start_a_foreign_vector_is_heard_as_its_text_was(folder, minilm, 
     texts = [f"{text} {number}" for text in TEXTS for number in range(40)]
     vectors, plan = minilm.encode(texts), np.linalg.qr(np.random.default_rng(1).standard_normal((384, 384)))[0]
 
-    class Known:
-        tokens = np.zeros((len(texts), 40), int)
-        lengths = np.array([len(ids) for ids in pruned.encode(texts)])
-        embeddings = (vectors @ plan).astype(np.float16)
-
-        def __len__(self):
-            return len(texts)
+    class Known(Pairs):
+        def __init__(self):
+            self.tokens = np.zeros((len(texts), 40), int)
+            self.lengths = np.array([len(ids) for ids in pruned.encode(texts)])
+            self.embeddings = (vectors @ plan).astype(np.float16)
 
     pairs = Known()
     for row, ids in enumerate(pruned.encode(texts)):
