@@ -19,7 +19,7 @@ from invlib.studies.claims import claims
 from invlib.studies.score import GROUP_METRICS, markdown_table
 from invlib.studies.search import ALL
 
-MARK = re.compile(r"(<!-- ([a-z ]+) -->\n).*?(\n<!-- /\2 -->)", re.S)
+MARK = re.compile(r"(<!-- ([a-z ]+) -->\n).*?(<!-- /\2 -->)", re.S)
 SEARCH_METRICS = ("exact_match", "token_f1", "bleu", "cosine", "seconds")
 
 
@@ -80,7 +80,7 @@ def filled(text: str, folder: Path) -> str:
     def block(mark: re.Match) -> str:
         if mark[2] not in BLOCKS:
             raise InputError(f"no table is called {mark[2]!r}; there are {', '.join(BLOCKS)}")
-        return mark[1] + BLOCKS[mark[2]](folder) + mark[3]
+        return f"{mark[1]}{BLOCKS[mark[2]](folder)}\n{mark[3]}"
 
     return MARK.sub(block, text)
 

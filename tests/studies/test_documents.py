@@ -43,6 +43,7 @@ def test_a_block_is_written_between_its_marks_and_again_the_same(folder, name):
     assert text.startswith(f"before\n<!-- {name} -->\n") and text.endswith(f"\n<!-- /{name} -->\nbehind\n")
     assert "\nold\n" not in text and ("|---|" in text or "\n- " in text)
     assert filled(text, folder) == text
+    assert filled(document(name).replace("old\n", ""), folder) == text, "nothing may have stood there before"
 
 
 def test_both_texts_stand_side_by_side_with_their_counts(folder):
