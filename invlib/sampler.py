@@ -191,7 +191,8 @@ def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     It is what Gumbel noise in float64 does (in float32 its tail is cut, which silently lowers the temperature, arXiv
     2409.02908), for one random number instead of one a token.
     """
-    cumulative = (log_probs / temperature).softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
+    coldest = 1e-30  # only the likeliest is left long before; below it, a quotient in float32 is no number
+    cumulative = (log_probs / max(temperature, coldest)).softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
     # Measured on the sum that came out, not on 1: rounding must not select the token behind the last one.
     return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
