@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from invlib.config import TrainingConfig
 from invlib.door.files import guarded, reading, write_atomically
-from invlib.door.options import ENCODER
+from invlib.door.options import ENCODER, NAME
 from invlib.door.vectors import answers, check_texts, check_vectors, directions
 from invlib.errors import InputError
 
@@ -106,12 +106,14 @@ class Alignment:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file. Raises `InputError` where that is not possible."""
+        NAME.check("the file of an alignment", path)
         tensors = {name: np.ascontiguousarray(value) for name, value in vars(self).items()}
         write_atomically(Path(path).expanduser(), lambda partial: save_file(tensors, partial))
 
     @classmethod
     def load(cls, path: str | Path) -> "Alignment":
         """Open what `save` wrote. Raises `InputError` for a file that is missing, damaged or something else."""
+        NAME.check("the file of an alignment", path)
         path = Path(path).expanduser()
         with reading(path, "is no alignment", "write one with Alignment.save", most=FILE_BYTES):
             found = load_file(path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jaxtyping
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -162,6 +163,21 @@ def test_a_wrong_dimension_is_named_with_the_one_expected():
     texts, encoder, foreign, _ = known(40)
     with pytest.raises(InputError, match=r"shape \(3, 7\); this alignment maps 20-dimensional vectors"):
         Alignment.fit(foreign, texts, encoder)(np.ones((3, 7)))
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, "x", [], {}, float("nan"), [None] * 40, np.ones((2, 2, 2)), object()], ids=repr
+)
+def test_a_value_of_any_kind_ends_in_one_line(value, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for people: no type check comes first
+    texts, encoder, foreign, _ = known(40)
+    alignment = Alignment.fit(foreign, texts, encoder)
+    calls = [lambda: Alignment.fit(value, texts, encoder), lambda: Alignment.fit(foreign, value, encoder)]
+    calls += [lambda: Alignment.fit(foreign, texts, value), lambda: alignment(value), lambda: Alignment.load(value)]
+    for call in calls if isinstance(value, str) else [*calls, lambda: alignment.save(value)]:
+        with pytest.raises(InputError) as told:
+            call()
+        assert len(str(told.value)) <= 300 and str(told.value).isprintable()
 
 
 # ── with an inverter ──
