@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from invlib.audit.audit import Audit
@@ -65,7 +66,8 @@ def write(
     """
     sections, tables = describe(audit, summary, leaked, tables or {}, show), tables or {}
     told = {"store": audit.source.name, "sha256": audit.sha256, "rows": summary.vectors, "unusable": summary.broken}
-    told |= {"share_read": dict(zip(("value", "low", "high"), summary.share, strict=True))}
+    share = [own if own == own else None for own in summary.share]  # NaN is no JSON
+    told |= {"share_read": dict(zip(("value", "low", "high"), share, strict=True))}
     told |= {"verdicts": summary.verdicts, "problems": summary.problems, "origin": str(audit.origin)}
     told |= {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
     texts = {"md": as_markdown(sections), "html": as_html(sections), "json": json.dumps(told, indent=1, default=float)}
@@ -101,7 +103,8 @@ def _answers(table: pd.DataFrame, show: bool) -> pd.DataFrame:
         said["id"] = said["id"].map(masked_address, na_action="ignore")
     for name in {"share", "near", "other"} & set(table):
         bounds = [f"{name}_low", f"{name}_high"]
-        said[name] = [with_interval(*row) for row in table[[name, *bounds]].to_numpy()]
+        rows = table[[name, *bounds]].to_numpy()
+        said[name] = ["unknown to the map" if np.isnan(row[0]) else with_interval(*row) for row in rows]
         said = said.drop(columns=bounds)
     return said.round(4)
 
