@@ -119,10 +119,10 @@ def test_patterns_count_what_looks_like_a_secret():
 
 
 def test_a_rare_or_written_large_word_is_masked_and_a_common_one_is_not(minilm):
-    told = "the invoice of kowalczyk and zyntharion went from paris to mary on 3 march, said the plindersong"
+    told = "the letter of kowalczyk and zyntharion went from paris to mary on 3 march, said the plindersong"
     shown = audit.masked(told, WordMap.load(minilm))
     assert not any(own in shown for own in ("kowalczyk", "zyntharion", "mary", "march", "plindersong", "paris"))
-    assert all(own in shown.split() for own in ("the", "invoice", "of", "went", "from", "said"))
+    assert all(own in shown.split() for own in ("the", "letter", "of", "went", "from", "said"))
 
 
 def test_the_summary_goes_part_by_part(stored, tmp_path, inverter):

@@ -77,9 +77,9 @@ def test_watch_words_are_found_where_they_are(inverter, vectors, tmp_path):
     words = ["invoices", "marathon", "volcano", "swans", "the", "submarine", "Oakwell", "blood sample", "xylography"]
     table = asked(inverter, vectors, tmp_path, watch=words)["watch"].set_index("word")
     for word in ("marathon", "volcano", "swans"):
-        assert table["surest"][word] > 0.3, word
+        assert table["surest"][word] > 0.1, word
         assert word in TEXTS[int(table["id"][word])]
-    assert table["share"]["the"] > 0.3 > 0.02 > table["share"]["submarine"] and table["surest"]["submarine"] < 0.3
+    assert table["share"]["the"] > 0.3 > 0.02 > table["share"]["submarine"] and table["surest"]["submarine"] < 0.1
     known = table.dropna(subset="share")
     assert known["share_low"].le(known["share"]).all() and known["share"].le(known["share_high"]).all()
     assert known["share"].is_monotonic_decreasing
