@@ -130,7 +130,9 @@ def _hearing(model: ConditionalMDLM, pairs: Pairs, tokenizer: Tokenizer) -> dict
     if model.config.length_dim:
         changed |= after_guess(model, "length_head.0.", *guess)
     if model.config.null_embedding:
-        changed["null_embedding"] = (model.null_embedding.float() - guess[1]) @ torch.linalg.pinv(guess[0])
+        weight, bias = changed["cond_proj.0.weight"], changed["cond_proj.0.bias"]
+        told = model.cond_proj[0](model.null_embedding).float() - bias  # what the layer has to make of it
+        changed["null_embedding"] = torch.linalg.pinv(weight, rtol=1e-3) @ told
     return changed
 
 
