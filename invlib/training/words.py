@@ -153,8 +153,11 @@ def calibrated(found: WordMap, vectors: np.ndarray, counts: sp.csr_array, texts:
         odds = found.odds(vectors, own)
         inside = np.column_stack([there[:, rows].toarray().all(axis=1) for rows in own])
         near = odds > FAINT
-        fitted = LogisticRegression(C=np.inf).fit(odds[near, None], inside[near])
-        lines.append([float(fitted.intercept_[0]), float(fitted.coef_[0, 0])])
+        line = [0.0, 1.0]  # where all that is told is so, or nothing
+        if 0 < inside[near].sum() < near.sum():
+            fitted = LogisticRegression(C=np.inf).fit(odds[near, None], inside[near])
+            line = [float(fitted.intercept_[0]), float(fitted.coef_[0, 0])]
+        lines.append(line)
         told = expit(lines[-1][0] + lines[-1][1] * odds)
         off += [inside[part].sum() / told[part].sum() for part in np.split(range(len(texts)), [len(texts) * 19 // 20])]
     return replace(found, sure=torch.tensor(lines), about={**found.about, "off": [min(off), max(off)]})
