@@ -38,7 +38,8 @@ def first_pass(audit: Audit, watch: Sequence[str] = (), contains: Sequence[str] 
         never, random = unused(audit.inverter)[: sample.shape[1]], np.random.default_rng(0)
         noise = np.sqrt((unit(sample)[:, never] ** 2).mean()) if precision is PLAIN and never.any() else 0.0
         keep = lambda clean: unit(precision.keep(clean) + noise * random.standard_normal(clean.shape))  # noqa: E731
-        questions["contains"] = Membership(contains, encoder.encode, read_texts(SENTENCES)[::KNOWN], keep)
+        known, sure = read_texts(SENTENCES)[::KNOWN], not precision.estimated
+        questions["contains"] = Membership(contains, encoder.encode, known, keep, is_sure=sure)
     for chunk in audit.source.chunks(CHUNK):
         good = np.flatnonzero(chunk.finite())
         if len(good):

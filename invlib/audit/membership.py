@@ -28,6 +28,7 @@ class Membership:
     known: Sequence[str]  # texts that are certainly not inside
     keep: Callable[[np.ndarray], np.ndarray] = lambda clean: clean  # unit vectors → as this store would hold them
     dim: int = 0  # coordinates that the store keeps
+    is_sure: bool = True  # that the store holds them as `keep` does
     nearest: np.ndarray = field(init=False)  # cosine of each text's, then of each known text's, nearest row
     ids: np.ndarray = field(init=False)
 
@@ -49,7 +50,7 @@ class Membership:
         """One row a text: text, cosine, id, verdict, and the false-positive rates with their intervals.
 
         near: share of near-duplicates of a stored text that come as close; other: of other texts; found: of texts that
-        are inside, how many come as far as the verdict `inside` asks for.
+        are inside, how many come as far as the verdict `inside` asks for; NaN where the store's ranges were estimated.
         """
         asked, other = np.split(self.nearest, [len(self.texts)])
         near, own = self._simulated()
@@ -59,7 +60,8 @@ class Membership:
         table = pd.DataFrame({"text": self.texts, "cosine": asked, "id": self.ids[: len(asked)], "verdict": verdicts})
         for name, values in rates.items():
             table[[name, f"{name}_low", f"{name}_high"]] = values
-        return table.assign(found=float((own > np.quantile(near, 1 - ALPHA)).mean()))
+        found = float((own > np.quantile(near, 1 - ALPHA)).mean())
+        return table.assign(found=found if self.is_sure else np.nan)
 
     def _simulated(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosines of near-duplicates to the kept vectors of their texts, and of the texts themselves to those."""

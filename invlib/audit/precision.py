@@ -27,6 +27,7 @@ class Precision:
     attacker: str | None = None  # the adapted one for it, by its name
     is_exact: bool = True  # are coordinates that the encoder never uses still zero in it?
     keep: Callable[[np.ndarray], np.ndarray] = lambda clean: clean  # what is left of clean vectors [n, d]
+    estimated: bool = False  # the ranges of its columns are not stored
 
 
 PLAIN = Precision("numbers as the encoder gives them", lambda stored: stored)
@@ -67,7 +68,7 @@ def readings(survey: Survey, inverter: Inverter) -> list[Precision]:
         return way(codes, *_seen(inverter, codes))(codes)
 
     return [plain, *(Precision(f"{columns} from {name}", way(survey.sample, live, mean, std), "int8",
-                               keep=partial(keep, way=way)) for name, way in ways.items())]  # fmt: skip
+                               keep=partial(keep, way=way), estimated=True) for name, way in ways.items())]  # fmt: skip
 
 
 def _rounded(clean: np.ndarray) -> np.ndarray:

@@ -33,8 +33,8 @@ CAUTION = [
 TITLES = {"watch": "Which watch-words are inside?", "contains": "Which of these texts are inside?"}
 ASKED = {
     "watch": "From a linear map of every vector, without decoding: the share of rows with a word is a sum of chances. "
-    "Its interval holds chance and by how much such sums were off on held-out texts; `general` is the share in general "
-    "text, `likely` counts the rows with a chance above one half.",
+    "Its interval holds chance and by how much such sums were off on held-out texts; texts of another kind may lie "
+    "outside. `general` is the share in general text, `likely` counts the rows with a chance above one half.",
     "contains": "The cosine of a text's own vector to the nearest row, and how often others come as "
     "close (false positives): near-duplicates of a stored text, and texts that are not inside (other). `found` is the "
     "share of texts of such a store that would be called inside. Capitals and blanks are nothing to the encoder.",
