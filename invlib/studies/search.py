@@ -24,12 +24,13 @@ from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, score
 from invlib.search import BestOf, Strategy, SwapBeam, improve
 from invlib.studies.results import cell_path, commit_of_this_clone, kept, write_table
-from invlib.studies.score import SMALLEST_GROUP, by_length, named
+from invlib.studies.score import by_length, named
 from invlib.training.pairs import MIN_TOKENS, fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
 CACHE = Path("data/runs/search")
 ALL = "all"  # the group that every sentence is in
+FEWEST = 10  # sentences of a range of lengths
 
 
 def recover(inverter: Inverter, text: str, strategies: Sequence[Strategy], seed: int) -> pd.DataFrame:
@@ -92,7 +93,7 @@ def run(chosen: argparse.Namespace) -> None:
         bins = by_length(texts, inverter.tokenizer)
         groups = {ALL: np.arange(len(texts)), **{own: np.flatnonzero(bins == own) for own in bins.categories}}
         for group, rows in groups.items():
-            if len(rows) >= SMALLEST_GROUP or group == ALL:
+            if len(rows) >= FEWEST or group == ALL:
                 table = curve([texts[row] for row in rows], [best[row] for row in rows], inverter.encoder)
                 tables.append(table.assign(text=name, group=group))
     made = datetime.now(UTC).isoformat(timespec="seconds")
