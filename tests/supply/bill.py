@@ -23,8 +23,8 @@ def licence(package: importlib.metadata.Distribution) -> str:
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
-    """Every installed package by its canonical name; the first on the path counts, not what setuptools brings along."""
-    found = [*importlib.metadata.distributions()]
+    """Every installed package by its canonical name: the first on the path, and none that setuptools brings along."""
+    found = [own for own in importlib.metadata.distributions() if "_vendor" not in str(own.locate_file(""))]
     return {canonical(package.metadata["Name"]): package for package in reversed(found)}
 
 
