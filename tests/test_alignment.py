@@ -150,7 +150,6 @@ def failing(texts):
         ({"encoder": lambda texts: [[1.0]] * 20 + [[1.0, 2.0]] * 20}, "the encoder failed"),
         ({"encoder": 7}, "encoder must be an Encoder or a function"),
     ],
-    ids=str,
 )
 def test_pairs_that_teach_nothing_end_in_one_line(change, message):
     texts, encoder, foreign, _ = known(40)
