@@ -119,9 +119,8 @@ def test_search_closer_is_the_second_button_and_goes_on_from_the_draft(bench):
     assert names == ["Invert", "Search closer", "Step once", "Stop"]
     draft = bench.widget.session.trajectory
     bench.button("Search closer").click()
-    expect(bench.root.get_by_role("region", name="About this result")).to_contain_text(
-        "encoder queries4", timeout=PATIENCE
-    )
+    asked = re.compile(r"encoder queries([2-9]|[1-9]\d)")  # more than the one of a draft
+    expect(bench.root.get_by_role("region", name="About this result")).to_contain_text(asked, timeout=PATIENCE)
     bench.is_idle()
     np.testing.assert_array_equal(bench.widget.session.trajectory.masked[: len(draft.tokens)].sum(), draft.masked.sum())
     assert " ".join(bench.words()).strip() and bench.recovered.text_content() == bench.widget.session.trajectory.text
