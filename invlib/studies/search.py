@@ -84,18 +84,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Search for every sentence that is not done yet; then write `search.csv` and print it."""
     commit, names = commit_of_this_clone(), named(chosen.text)
     inverter = Inverter.load(chosen.checkpoint)
-    tables = []
-    for name, path in zip(names, chosen.text, strict=True):
-        texts = fitting(read_texts(path), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
-        if not texts:
-            raise InputError(f"no text of {path} fits the model; give sentences of {MIN_TOKENS} tokens or more")
-        best = _search_all(inverter, texts, chosen)
-        bins = by_length(texts, inverter.tokenizer)
-        groups = {ALL: np.arange(len(texts)), **{own: np.flatnonzero(bins == own) for own in bins.categories}}
-        for group, rows in groups.items():
-            if len(rows) >= FEWEST or group == ALL:
-                table = curve([texts[row] for row in rows], [best[row] for row in rows], inverter.encoder)
-                tables.append(table.assign(text=name, group=group))
+    tables = [_curves(inverter, path, chosen).assign(text=name) for path, name in zip(chosen.text, names, strict=True)]
     made = datetime.now(UTC).isoformat(timespec="seconds")
     table = pd.concat(tables, ignore_index=True).assign(commit=commit, made=made)
     out = chosen.out or locate(chosen.checkpoint) / "search.csv"
@@ -103,6 +92,21 @@ def run(chosen: argparse.Namespace) -> None:
     shown = table[table["group"] == ALL]
     print(shown.pivot(index=["text", "queries"], columns="metric", values="value").round(3).to_string())
     print(f"n = {shown.groupby('text')['n'].first().to_dict()}; written to {out}")
+
+
+def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.DataFrame:
+    """The curves of one text: as a whole, and of every range of lengths that enough of its sentences have."""
+    texts = fitting(read_texts(path), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
+    if not texts:
+        raise InputError(f"no text of {path} fits the model; give sentences of {MIN_TOKENS} tokens or more")
+    best, bins = _search_all(inverter, texts, chosen), by_length(texts, inverter.tokenizer)
+    groups = {ALL: np.arange(len(texts)), **{own: np.flatnonzero(bins == own) for own in bins.categories}}
+    tables = [
+        curve([texts[row] for row in rows], [best[row] for row in rows], inverter.encoder).assign(group=group)
+        for group, rows in groups.items()
+        if group == ALL or len(rows) >= FEWEST
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _search_all(inverter: Inverter, texts: Sequence[str], chosen: argparse.Namespace) -> list[dict]:
