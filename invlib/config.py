@@ -107,11 +107,13 @@ class DataConfig(Checked):
 
     mix: share of what is seen by pattern of the `source` field, e.g. {"novels/*": 0.2, "*": 0.8}; a source belongs to
       the first pattern that it matches. Empty: every sentence once an epoch.
+    cuts: share of what is seen that is a span of a sentence, see `training.cuts`; the mix divides the rest.
     """
 
     data_dir: str = "data/pairs"
     val_split: float = within(number(0, 1, above=True, below=True), default=0.01)
     mix: dict[str, float] = field(default_factory=dict)
+    cuts: float = within(PART, default=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,9 +5,9 @@ The architecture of the published Qwen3 checkpoint (scale and shift only), with 
 There is no time input, so the modulation depends on the embedding alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,6 +57,11 @@ class Modulation:
     def layer(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scale, shift and gate of one layer, each [batch, sublayer, hidden]; no gate where the model has none."""
         return self.scale[:, layer], self.shift[:, layer], None if self.gate is None else self.gate[:, layer]
+
+    def layers(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """`layer` of every layer; taken apart at once, so that their gradients are put together at once as well."""
+        gates = repeat(None) if self.gate is None else self.gate.unbind(dim=1)
+        return zip(self.scale.unbind(dim=1), self.shift.unbind(dim=1), gates, strict=False)
 
     def mean(self) -> "Modulation":
         """The average over the batch, kept as a batch of one: what the layers hear of no sentence in particular."""
@@ -278,8 +283,8 @@ class ConditionalMDLM(nn.Module):
         x = self.token_embed(xt) + self.pos_embed.weight[: xt.shape[1]]
         if self.config.post_norm:
             x = self.embed_norm(x)
-        for layer, block in enumerate(self.blocks[:num_layers]):
-            x = block(x, modulation.layer(layer), visible)
+        for block, told in zip(self.blocks[:num_layers], modulation.layers(), strict=False):
+            x = block(x, told, visible)
         return x
 
     def final_states(self, x: Stream, modulation: Modulation, at: Positions | Places) -> Float[Tensor, "rows hidden"]:

@@ -55,6 +55,7 @@ FLOORS = {
     "training": (
         "__init__ __main__",
         "adapt loop pack words",
+        "cuts",
         "packed run start",
         "trainer",
         "batches losses timebox vocabulary",

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from invlib import metrics
-from invlib.config import Config
+from invlib.config import Config, DataConfig
 from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
@@ -25,6 +25,7 @@ from invlib.sampler import denoise
 from invlib.tokenizer import Tokenizer
 from invlib.training.batches import EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
+from invlib.training.cuts import SOURCE, with_cuts
 from invlib.training.packed import ENCODER, PackedPairs, read_encoder
 from invlib.training.pairs import Pairs
 from invlib.training.run import Run
@@ -44,7 +45,7 @@ def training_loop(
     The losses of a record are tensors: who reads them waits for the device. Raises what a `TimeBox` raises.
     """
     training = config.training
-    mix = Mix.by_source(pairs, rows, config.data.mix, training.seed)
+    mix = Mix.by_source(pairs, rows, _shares(config.data), training.seed)
     batches = EqualLengthBatches(pairs.lengths, mix, training.batch_size)
     if compiled:
         trainer.compile(make_batch(pairs, batches, 0, config, trainer.accelerator))
@@ -146,10 +147,14 @@ def start(
     if box is not None and accelerator.num_processes > 1:
         raise InputError("--minutes is for one process: several would not end in the same step")
     kind, encoder, home = (Pairs, encoder, None) if encoder else _encoder(config, texts, valid, accelerator)
+    if config.data.cuts and (home is None or not valid):
+        raise InputError("cuts are made of packed corpora beside held-out text; pack it, or set cuts to 0")
     with accelerator.main_process_first():
         tokenizer = initial_tokenizer(config, encoder, texts[0], home or out)
         folder, make = Path(config.data.data_dir).expanduser(), (encoder, tokenizer, config.model.max_seq_len)
         pairs = kind.build_all(folder, "train", texts, *make)
+        if config.data.cuts:
+            pairs = with_cuts(pairs, folder / "cuts", encoder, tokenizer, config.training.seed)
         held_out = kind.build_all(folder, "valid", valid, *make) if valid else pairs
     if accelerator.is_main_process:
         print(pairs.summary, file=sys.stderr)
@@ -174,6 +179,13 @@ def _encoder(
     if home is None or len(folders) < len(texts) + len(valid):
         raise InputError("packed folders and text files do not mix, and one of the folders has to hold the encoder")
     return PackedPairs, read_encoder(home, accelerator.device), home
+
+
+def _shares(data: DataConfig) -> dict[str, float]:
+    """The shares of all patterns, the cuts first: they fit "*" as well."""
+    if not data.cuts:
+        return data.mix
+    return {SOURCE: data.cuts} | {name: share * (1 - data.cuts) for name, share in (data.mix or {"*": 1.0}).items()}
 
 
 def _split(pairs: Pairs, held_out: Pairs, config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -38,10 +38,15 @@ class PackedPairs(Pairs):
                 arrays = {name: ids[name].astype(np.int32) for name in ("lengths", "sources")}
                 arrays["lines"] = np.arange(len(arrays["lengths"]))  # those it was packed from are not here
                 write_tokens(folder, ids["tokens"], arrays, {**told["corpus"], **made_from})
-        tokens, lengths = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "lengths"))
-        theirs = np.array(encoder.tokenizer.convert_tokens_to_ids(tokenizer.pieces(range(tokenizer.vocab_size))))
-        write_embeddings(folder, lambda rows: encode_ids(encoder, theirs[tokens[rows]], lengths[rows]))
+        encode_rows(folder, encoder, tokenizer)
         return cls(folder)
+
+
+def encode_rows(folder: Path, encoder: Encoder, tokenizer: Tokenizer) -> None:
+    """Vectors of the rows that have none yet, from our ids of them."""
+    tokens, lengths = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "lengths"))
+    theirs = np.array(encoder.tokenizer.convert_tokens_to_ids(tokenizer.pieces(range(tokenizer.vocab_size))))
+    write_embeddings(folder, lambda rows: encode_ids(encoder, theirs[tokens[rows]], lengths[rows]))
 
 
 @torch.inference_mode()

@@ -37,7 +37,7 @@ class Pairs:
     """
 
     def __init__(self, *folders: str | Path):
-        self.manifests = [_read_manifest(Path(folder)) for folder in folders]
+        self.folders, self.manifests = folders, [_read_manifest(Path(folder)) for folder in folders]
         for folder, told in zip(folders, self.manifests, strict=True):
             if told["encoded"] < told["rows"]:
                 again = "run the same build again, it goes on where it stopped"

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from invlib.masking import subs_logits
-from invlib.training.losses import LinearCrossEntropy, diffusion_loss
+from invlib.training.losses import LinearCrossEntropy, diffusion_loss, softmax_loss
 
 MASK = 4
 
@@ -36,10 +36,20 @@ def test_chunked_cross_entropy_equals_torchs_with_its_gradients(rows):
     weight = torch.rand(rows, generator=generator(3))
     plain = F.cross_entropy(subs_logits(hidden @ table.T, MASK), target, reduction="none")
     expected = torch.autograd.grad((plain * weight).sum(), (hidden, table))
-    ours = LinearCrossEntropy.apply(hidden, table, target, MASK)
+    ours = LinearCrossEntropy.apply(hidden, table, target, MASK, softmax_loss)
     found = torch.autograd.grad((ours * weight).sum(), (hidden, table))
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(found, expected)
+
+
+def test_what_an_accelerator_computes_equals_it_and_leaves_the_padded_columns_alone():
+    logits = torch.randn(30, 64, generator=generator(), requires_grad=True)
+    target = torch.randint(5, 50, (30,), generator=generator(2))
+    plain = F.cross_entropy(subs_logits(logits[:, :50], MASK), target, reduction="none")
+    (expected,) = torch.autograd.grad(plain.sum(), logits)
+    losses, gradient = softmax_loss(logits.detach(), target, MASK, 50)
+    torch.testing.assert_close(losses, plain)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_cross_entropy_of_bf16_logits_is_summed_in_fp32():
@@ -47,7 +57,7 @@ def test_cross_entropy_of_bf16_logits_is_summed_in_fp32():
     table = torch.randn(50, 16, generator=generator(1)).bfloat16()
     target = torch.randint(5, 50, (40,), generator=generator(2))
     expected = F.cross_entropy(subs_logits((hidden @ table.T).float(), MASK), target, reduction="none")
-    torch.testing.assert_close(LinearCrossEntropy.apply(hidden, table, target, MASK), expected)
+    torch.testing.assert_close(LinearCrossEntropy.apply(hidden, table, target, MASK, softmax_loss), expected)
 
 
 def test_the_loss_is_the_mean_over_sequences_of_the_weighted_masked_tokens():
