@@ -154,7 +154,7 @@ def test_imports_run_downwards():
     [
         (2450, lambda module: module in MODEL_AND_SAMPLER),
         (3000, lambda module: "/" not in module),
-        (15000, lambda module: True),
+        (15150, lambda module: True),
     ],
     ids=["model and sampler", "top of invlib", "all of invlib"],
 )
