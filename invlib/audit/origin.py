@@ -16,7 +16,7 @@ from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import share_interval
 
-LOOP = 0.25  # cosine of a row's text, encoded again, to its vector
+LOOP = 0.28  # cosine of a row's text, encoded again, to its vector
 MARGIN = 0.08  # how much further that leads than to the other rows, on average
 UNUSED = 2e-3  # largest entry, of a unit vector, in a coordinate that the encoder leaves at 0
 PLAUSIBLE = 1 / 3  # share of rows that are read, from which on a store can come from the encoder

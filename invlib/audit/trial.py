@@ -17,7 +17,7 @@ from invlib.studies.foreign import pooled, static_embedder
 
 GENUINE = ("as it is", "centred", "half precision")
 KNOWN = ("as it is", "centred", "rotated", "projected", "first token")  # what the limits are found on
-FALSE = 0.01  # of the strange rows, that a limit lets through
+FALSE = 0.01  # of the strange rows, that the limit lets through
 
 
 def stores(inverter: Inverter, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -54,15 +54,15 @@ def judged_rows(inverter: Inverter, domains: Mapping[str, Sequence[str]]) -> pd.
 
 
 def limit(rows: pd.DataFrame) -> float:
-    """The smallest margin, in hundredths, that lets at most one strange row of a hundred through."""
-    strange = rows[~rows["genuine"] & (rows["loop"] >= LOOP)]
-    count, over = (~rows["genuine"]).sum(), strange["loop"] - strange["control"]
-    return next(m / 100 for m in range(101) if (over >= m / 100).sum() <= FALSE * count)
+    """The smallest loop, in hundredths, that lets at most one strange row of a hundred through."""
+    strange = rows[~rows["genuine"]]
+    near = strange.loc[strange["loop"] - strange["control"] >= MARGIN, "loop"]
+    return next(loop / 100 for loop in range(101) if (near >= loop / 100).sum() <= FALSE * len(strange))
 
 
-def errors(rows: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+def errors(rows: pd.DataFrame, limit: float = LOOP) -> pd.DataFrame:
     """How often genuine and strange rows, and stores, are judged wrongly, with 95 % intervals and n."""
-    read = (rows["loop"] >= LOOP) & (rows["loop"] - rows["control"] >= margin)
+    read = (rows["loop"] >= limit) & (rows["loop"] - rows["control"] >= MARGIN)
     told = rows.assign(wrong=read != rows["genuine"])
     by_store = told.groupby(["genuine", "way", "domain"])["wrong"].mean().reset_index()
     by_store["wrong"] = np.where(by_store["genuine"], by_store["wrong"] > 1 - PLAUSIBLE, by_store["wrong"] >= PLAUSIBLE)

@@ -55,6 +55,7 @@ def plot_modulation(modulation: Modulation) -> Figure:
         plot_intervals(_spread(sublayers), "layer", "group", ax)
         for own in (ax.get_legend(), *ax.texts):  # one legend serves all panels
             own.remove()
+        ax.xaxis.get_major_locator().set_params(integer=True)
         _set(ax, title=name, ylim=(0, None), xlabel="layer")
     axes[0, 0].set_ylabel("RMS over channels\n(bars: standard deviation)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
@@ -65,6 +66,7 @@ def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = Non
     """Effective gain of each sublayer (`probes.effective_gain`), mean over the batch and its spread; logarithmic."""
     spread = _spread(dict(zip(SUBLAYERS, gain.unbind(dim=2), strict=True)))
     ax = plot_intervals(spread, "layer", "group", ax, levels={"as much as there was": 1.0})
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ylabel = "RMS added / RMS of the stream\n(bars: standard deviation; log scale)"
     return _set(ax, xlabel="layer", ylabel=ylabel, yscale="log")
 

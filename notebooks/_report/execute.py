@@ -1,7 +1,7 @@
 """Execute notebooks top to bottom: for the report, for the tests, and in place before a commit.
 
 python notebooks/_report/execute.py --in-place                 every committed notebook
-python notebooks/_report/execute.py --in-place 01_load 03_see  these alone
+python notebooks/_report/execute.py --in-place 03_unmasking 05_decoding  these alone
 """
 
 import argparse

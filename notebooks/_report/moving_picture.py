@@ -14,7 +14,7 @@ from invlib.widgets.lab.session import Session
 from invlib.widgets.lab.settings import Settings
 
 PICTURE = Path(__file__).with_name("inversion.svg")
-SENTENCE = "Meet me at the station at nine."
+SENTENCE = "The clinic called back about the blood test this morning."
 QUERIES = 2000  # at most
 
 

@@ -12,15 +12,15 @@ def rows(genuine, over, way="some", domain="one"):
 
 
 def test_the_limit_lets_one_strange_row_of_a_hundred_through():
-    strange = rows(False, [0.3, *[0.105] * 4, *[0.02] * 195])
-    assert trial.limit(strange) == pytest.approx(0.11)
-    low = strange.assign(loop=0.1, control=0.0)
-    assert trial.limit(low) == 0, "a row whose text does not lead back passes no limit"
+    strange = rows(False, [0.3] * 200).assign(loop=[0.6, *[0.305] * 4, *[0.1] * 195])
+    assert trial.limit(strange) == pytest.approx(0.31)
+    lost = strange.assign(control=strange["loop"])
+    assert trial.limit(lost) == 0, "a row whose text leads to the others as well passes no limit"
 
 
 def test_errors_are_counted_by_row_and_by_store():
     known = pd.concat([rows(True, [0.3] * 9 + [0.0]), rows(False, [0.3] * 5 + [0.0] * 5, domain="two")])
-    found = trial.errors(known, 0.1).set_index(["vectors", "judged"])
+    found = trial.errors(known).set_index(["vectors", "judged"])
     assert found.loc[("genuine", "rows"), "wrong"].startswith("0.100 (") and found.loc[("genuine", "rows"), "n"] == 10
     assert found.loc[("strange", "rows"), "wrong"].startswith("0.500 (")
     assert found.loc[("strange", "stores"), "wrong"].startswith("1.000 (")
