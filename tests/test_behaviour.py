@@ -1,4 +1,4 @@
-"""The same texts for the same seeds: what three ways of decoding write of the project's own 480 sentences.
+"""The same texts for the same seeds: what three ways of decoding write of every fourth of the project's own sentences.
 
 `texts.json` beside this file holds what they wrote; `python -m tests.test_behaviour` makes it anew. Only a change of
 what a policy means, or of the weights, is a reason to.
@@ -24,12 +24,12 @@ WAYS = {
     "search": {"search": (BestOf(4), SwapBeam(width=1, breadth=4, top_k=8, max_queries=8))},
 }
 # Sums are split by the number of threads, so that two nearly equal candidates may change places: never many of them.
-TIES = 3
+TIES = 2
 
 
 def written(way: str) -> list[str]:
     inverter = exact(Inverter.load("minilm"))  # not every processor has bf16 to screen with
-    sentences = [json.loads(line)["text"] for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
+    sentences = [json.loads(line)["text"] for line in SENTENCES.read_text(encoding="utf-8").splitlines()[::4]]
     vectors = inverter.encoder.encode(sentences)
     generator = torch.Generator().manual_seed(0)
     return inverter.invert(vectors, keep_trajectories=False, generator=generator, **WAYS[way]).texts
@@ -45,9 +45,9 @@ def test_the_same_texts_as_before(way):
 def test_the_three_ways_write_three_things():
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     texts = np.array([kept[way] for way in WAYS])
-    assert texts.shape == (3, 480)
-    assert (texts[0] != texts[1]).sum() > 240
-    assert (texts[0] != texts[2]).sum() > 240
+    assert texts.shape == (3, 120)
+    assert (texts[0] != texts[1]).sum() > 60
+    assert (texts[0] != texts[2]).sum() > 60
 
 
 if __name__ == "__main__":
