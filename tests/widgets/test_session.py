@@ -18,6 +18,7 @@ from invlib.widgets.lab.upload import MAX_BYTES, read_vector
 from invlib.widgets.player import ABSENT
 
 TEXT = "Meet me at the station at nine."
+HARD = "Maria Kowalska owes 4,217 pounds to the dentist in Walsall since 14 October."  # no draft of it is whole
 SECONDS = 60  # a hung thread must end the test, a slow machine must not
 
 
@@ -138,10 +139,10 @@ def test_after_a_search_there_is_one_text_and_it_is_what_the_last_step_shows(ses
 
 @pytest.mark.parametrize("watch", [False, True])
 def test_searching_closer_goes_on_from_the_draft_as_if_asked_from_the_beginning(session, watch):
-    at_once = inverted(session, max_queries=60, watch=watch)
-    draft = inverted(session, watch=watch)
+    at_once = inverted(session, text=HARD, max_queries=60, watch=watch)
+    draft = inverted(session, text=HARD, watch=watch)
     queries = session.inverter.encoder.queries
-    session.search(settings(max_queries=60, watch=watch))
+    session.search(settings(HARD, max_queries=60, watch=watch))
     closer = done(session)
     assert (closer.text, closer.cosine, closer.code) == (at_once.text, at_once.cosine, at_once.code)
     assert (closer.model_calls, closer.encoder_queries) == (at_once.model_calls, at_once.encoder_queries)
@@ -151,13 +152,12 @@ def test_searching_closer_goes_on_from_the_draft_as_if_asked_from_the_beginning(
 
 
 def test_a_search_that_has_ended_says_so(session):
-    hard = "Maria Kowalska owes 4,217 pounds to the dentist in Walsall since 14 October."
-    inverted(session, text=hard, max_queries=40)
+    inverted(session, text=HARD, max_queries=40)
     with pytest.raises(InputError, match=r"the search has ended here after \d+ of 40 queries; raise the budget, or"):
-        session.search(settings(hard, max_queries=40))
+        session.search(settings(HARD, max_queries=40))
     for budget in (0, 2001):
         with pytest.raises(InputError, match=f"the search budget must be from 1 to 2,000, got {budget:,}"):
-            session.search(settings(hard, max_queries=budget))
+            session.search(settings(HARD, max_queries=budget))
 
 
 def test_while_a_run_works_there_is_no_result_of_another_sentence(session):
