@@ -15,7 +15,7 @@ from invlib.widgets.lab.settings import Limits, Settings
 from tests.pages import PATIENCE, LabPage, screenshot
 from tests.widgets.bridge import attach
 
-TEXT, OTHER = "Meet me at the station at nine.", "The train to the coast leaves at noon."
+TEXT, OTHER = "The clinic called back about the blood test this morning.", "The train to the coast leaves at noon."
 META = {"viewport": "width=device-width", "color-scheme": "light dark"}
 BLANK = "<!doctype html>" + "".join(f'<meta name="{name}" content="{value}">' for name, value in META.items())
 ADDRESS = "http://lab.example/"

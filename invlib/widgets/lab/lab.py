@@ -122,7 +122,12 @@ class Lab(page.Pane):
         return f"<p>{escape(text)}</p>\n{static_html(self.frames)}\n{hint}" if self.frames else hint, text
 
 
-def lab(inverter: Any, text: str = "Meet me at the station at nine.", *, limits: Limits | None = None) -> Lab:
+def lab(
+    inverter: Any,
+    text: str = "The clinic called back about the blood test this morning.",
+    *,
+    limits: Limits | None = None,
+) -> Lab:
     """The inversion lab: a sentence or a vector in, what comes back out, and every step in between to touch.
 
     text: what stands in the field at first. limits: what one person may ask for.
