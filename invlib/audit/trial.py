@@ -60,9 +60,9 @@ def limit(rows: pd.DataFrame) -> float:
     return next(loop / 100 for loop in range(101) if (near >= loop / 100).sum() <= FALSE * len(strange))
 
 
-def errors(rows: pd.DataFrame, limit: float = LOOP) -> pd.DataFrame:
+def errors(rows: pd.DataFrame) -> pd.DataFrame:
     """How often genuine and strange rows, and stores, are judged wrongly, with 95 % intervals and n."""
-    read = (rows["loop"] >= limit) & (rows["loop"] - rows["control"] >= MARGIN)
+    read = (rows["loop"] >= LOOP) & (rows["loop"] - rows["control"] >= MARGIN)
     told = rows.assign(wrong=read != rows["genuine"])
     by_store = told.groupby(["genuine", "way", "domain"])["wrong"].mean().reset_index()
     by_store["wrong"] = np.where(by_store["genuine"], by_store["wrong"] > 1 - PLAUSIBLE, by_store["wrong"] >= PLAUSIBLE)

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from invlib.config import TrainingConfig
 from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
-from invlib.training import losses
 from invlib.training.batches import Batch
 from invlib.training.compute import FlopMeter
+from invlib.training.losses import diffusion_loss, softmax_loss
 
 LENGTH_WEIGHT = 0.1  # the length head learns quickly; it must not outweigh the text
 
@@ -44,7 +44,7 @@ class Trainer:
             [copied.get_parameter(name) for name in trained] for copied in (self.model, self.worker, self.ema)
         )
         self.optimizers = _optimizers(self.model, config)
-        self._softmax = losses.softmax_loss
+        self._softmax = softmax_loss
         self.step = 0
         self.flops, self._meter = 0, FlopMeter()  # matrix products of this process, of this leg
         self.compiling = 0.0  # seconds
@@ -54,14 +54,14 @@ class Trainer:
         started = time.perf_counter()
         for block in self.worker.blocks:
             block.compile(dynamic=True, backend=backend)  # one compilation for every length
-        self._softmax = torch.compile(losses.softmax_loss, dynamic=True, backend=backend)
+        self._softmax = torch.compile(softmax_loss, dynamic=True, backend=backend)
         try:
             self._backward(batch)
         except Exception as error:  # what a compiler and its compilers raise
             print(f"the blocks are not compiled: {' '.join(str(error).split())[:160]}", file=sys.stderr)
             for block in self.worker.blocks:
                 block._compiled_call_impl = None
-            self._softmax = losses.softmax_loss
+            self._softmax = softmax_loss
         self.worker.zero_grad(set_to_none=True)
         self.compiling = time.perf_counter() - started
 
@@ -70,7 +70,7 @@ class Trainer:
 
         They lie on the device: who reads them waits for it. passed: see `learning_rate_factor`.
         """
-        config, told = self.config, torch.zeros(2, device=self.accelerator.device)
+        config, losses = self.config, torch.zeros(2, device=self.accelerator.device)
         lr_factor = learning_rate_factor(self.step, config, passed)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -79,14 +79,14 @@ class Trainer:
             rows, length = batch.x0.shape
             kind = (length, rows > 0)  # an empty share costs nothing
             found, flops = self._meter(kind, functools.partial(self._backward, batch), max(1, rows))
-            told += found / len(batches)
+            losses += found / len(batches)
             self.flops += flops
         self._collect_gradients(len(batches))
         nn.utils.clip_grad_norm_(self.masters, config.max_grad_norm)
         self.flops += self._meter("optimizers", self._step_optimizers)[1]
         self.step += 1
         self._publish()
-        return self.accelerator.reduce(told, "sum")
+        return self.accelerator.reduce(losses, "sum")
 
     def _step_optimizers(self) -> None:
         for optimizer in self.optimizers:
@@ -114,7 +114,7 @@ class Trainer:
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             modulation = model.modulation(batch.embedding, dropped, batch.noise_level)
             x = model.hidden_states(batch.xt, modulation)
-        return losses.diffusion_loss(
+        return diffusion_loss(
             model.final_states(x, modulation, places),
             model.output_table,
             batch.x0,

@@ -9,11 +9,12 @@ import torch
 from invlib.config import DataConfig
 from invlib.errors import InputError
 from invlib.tokenizer import Tokenizer
+from invlib.training import __main__ as command_line
 from invlib.training import loop
 from invlib.training.batches import Mix
 from invlib.training.cuts import SOURCE, spans, with_cuts
 from invlib.training.packed import PackedPairs, read_encoder
-from tests.training.test_packed import place, train  # noqa: F401
+from tests.training.test_packed import place  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +67,12 @@ def test_a_run_with_cuts_trains_goes_on_and_needs_packed_text(place, tmp_path, m
     command = ["--config", str(tmp_path / "cuts.yaml"), "--out", str(tmp_path / "run")]
     kit = place / "kit"
     packed = ["--text", str(kit / "second"), "--valid", str(kit / "first")]
-    from invlib.training.__main__ import main
-
-    assert main([*command, *packed]) == 0
+    assert command_line.main([*command, *packed]) == 0
     assert (tmp_path / "pairs" / "cuts" / "embeddings.npy").is_file()
-    assert main([*command, *packed]) == 0
+    assert command_line.main([*command, *packed]) == 0
     capsys.readouterr()
     plain = ["--text", str(place / "a.jsonl"), "--valid", str(place / "v.jsonl")]
-    assert main([*command[:2], "--out", str(tmp_path / "other"), *plain]) == 2
+    assert command_line.main([*command[:2], "--out", str(tmp_path / "other"), *plain]) == 2
     assert "cuts are made of packed corpora" in capsys.readouterr().err
     with pytest.raises(InputError, match="cuts must be"):
         dataclasses.replace(DataConfig(), cuts=1.0)
