@@ -160,10 +160,11 @@ def write(
 ) -> None:
     """Write `model.safetensors` and `config.yaml`; a failure (disk full) leaves the previous ones in place.
 
-    tokenizer: whose fingerprint both files bear. The data section is left out: where the pairs lay concerns only the
-    machine that trained.
+    tokenizer: whose fingerprint both files bear. Where the pairs lay is left out: it concerns only the machine that
+    trained.
     """
-    folder, config = Path(folder), dataclasses.replace(config, data=DataConfig())
+    data = dataclasses.replace(config.data, data_dir=DataConfig().data_dir)
+    folder, config = Path(folder), dataclasses.replace(config, data=data)
     if tokenizer is not None:
         told = dataclasses.replace(config.model, fingerprint=identity(config.model, tokenizer))
         config = dataclasses.replace(config, model=told)

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from invlib import checkpoint
+from invlib import checkpoint, int8
 from invlib.alignment import TAKER, Alignment
 from invlib.door import options as door
 from invlib.door.files import guarded
-from invlib.door.options import DEVICE, DTYPE, ENCODER, FLAG, GENERATOR, NOT_NEGATIVE, PINS, Checked, whole, within
+from invlib.door.options import DEVICE, ENCODER, FLAG, GENERATOR, NOT_NEGATIVE, PINS, PRECISION, Checked, whole, within
 from invlib.door.vectors import check_vectors
 from invlib.errors import InputError, options_of, require, shown
 from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
 from invlib.sampler import Sampling, denoise, guided, row_streams
-from invlib.search import STRATEGIES, Encode, Quick, Strategy, Target, Tokens, closest, search_all
+from invlib.search import STRATEGIES, Encode, Strategy, Target, Tokens, closest, search_all
 from invlib.sources.cells import stacked
 from invlib.tokenizer import Tokenizer
 from invlib.trajectory import Step, Trajectory
@@ -122,17 +122,20 @@ class Inverter:
     ) -> "Inverter":
         """Open a checkpoint: "minilm" (bundled), a folder that training wrote, or the published .pt file.
 
+        dtype: of the weights; torch.int8 leaves them in fp32 and multiplies in eight bits, on a CPU that does so faster
+          (else in fp32, on an accelerator in bf16).
         encoder, tokenizer: already open ones, instead of those that the checkpoint's configuration names.
         Raises `InputError` for a checkpoint that is absent, damaged, of other shapes, or that would run code.
         """
         DEVICE.check("device", device)
-        DTYPE.check("dtype", dtype)
+        PRECISION.check("dtype", dtype)
         require(isinstance(tokenizer, Tokenizer | None), "tokenizer", "an invlib.Tokenizer or None", tokenizer)
         path = checkpoint.locate(name)
         model, config = checkpoint.read(path)
         tokenizer = tokenizer or Tokenizer.load(path if path.is_dir() else config.decoder_tokenizer)
         checkpoint.check_tokenizer(config, tokenizer, path)
-        inverter = cls(model.to(device=device, dtype=dtype), tokenizer, encoder)
+        model = model.to(device=device, dtype=torch.float32 if dtype == torch.int8 else dtype)
+        inverter = cls(int8.quick(model) if dtype == torch.int8 else model, tokenizer, encoder)
         inverter.name = str(name)
         return inverter
 
@@ -144,9 +147,9 @@ class Inverter:
         return Encoder.load(self.config.encoder_model, device=self.model.device)
 
     @cached_property
-    def quick(self) -> Quick:
-        """Model and encoder as a search asks them."""
-        return Quick(self)
+    def quick(self) -> ConditionalMDLM:
+        """The model as a search asks it: for proposals, which need not be exact."""
+        return int8.quick(self.model)
 
     # Eight that decide what comes back have names of their own; all others are fields of two option values.
     def invert(

@@ -8,6 +8,7 @@ There is no time input, so the modulation depends on the embedding alone.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, repeat
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -197,6 +198,12 @@ class ConditionalMDLM(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.token_embed.weight.dtype
 
+    @property
+    def precision(self) -> str:
+        """Of its products: of its weights, such as "bfloat16", or "int8" (`invlib.int8`)."""
+        weight = self.blocks[0].ff[0].weight
+        return str(weight.dtype).removeprefix("torch.") if isinstance(weight, Tensor) else "int8"
+
     def condition(self, embedding: Vectors, null: Rows | None = None, noise_level: Levels | None = None) -> Condition:
         """The projected embedding; rows marked in `null` get the learned null embedding instead.
 
@@ -295,18 +302,19 @@ class ConditionalMDLM(nn.Module):
         return states if self.config.logit_temperature == 1 else states / self.config.logit_temperature
 
     @property
-    def output_table(self) -> Float[Tensor, "vocab hidden"]:
-        """Rows of the output projection: one per token."""
+    def output_table(self) -> Any:
+        """Rows of the output projection [vocab, hidden]: one per token; a tensor, or an `Int8`."""
         return self.token_embed.weight if self.config.tie_embeddings else self.output_proj.weight
 
 
-def _project(states: Float[Tensor, "rows hidden"], table: Float[Tensor, "vocab hidden"]) -> Logits:
+def _project(states: Float[Tensor, "rows hidden"], table: Any) -> Logits:
     """states @ table.T, the largest product of an inversion.
 
     Torch gives fp32 to MKL, which uses half of the registers of a processor that is not Intel's; oneDNN uses them all.
     It keeps a compiled product for every number of rows, some hundred kB each: hence round numbers.
     """
     others = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # neither knows oneDNN's own tensors
+    others = others or not isinstance(table, Tensor)  # `invlib.int8`
     if states.device.type != "cpu" or not torch.backends.mkldnn.is_available() or others:
         return F.linear(states, table)
     rows = len(states)

@@ -17,7 +17,6 @@ from invlib.audit.decoding import STEPS
 from invlib.audit.firstpass import first_pass
 from invlib.audit.verdict import masked, pattern_shares, summarise, verdict
 from invlib.door.options import Parser
-from invlib.encoder import Encoder
 from invlib.errors import InputError, command
 from invlib.inverter import Inverter
 from invlib.sources import FILES, fingerprint, open_source
@@ -97,11 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inverter(chosen: argparse.Namespace, state: Accelerator) -> Inverter:
-    fast = {"device": state.device, "dtype": torch.bfloat16}
-    inverter = Inverter.load(chosen.checkpoint, **fast)
-    # In bf16 too: a confidence is read to two digits.
-    inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
-    return inverter
+    return Inverter.load(chosen.checkpoint, device=state.device, dtype=torch.int8)
 
 
 def _open(chosen: argparse.Namespace, state: Accelerator) -> Audit:

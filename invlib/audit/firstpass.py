@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
 from invlib.audit.audit import Audit
 from invlib.audit.membership import Membership
@@ -12,7 +11,6 @@ from invlib.audit.origin import unit, unused
 from invlib.audit.precision import PLAIN
 from invlib.audit.watch import Watch
 from invlib.checkpoint import SENTENCES
-from invlib.encoder import Encoder
 from invlib.studies.results import write_table
 from invlib.training.pairs import read_texts
 from invlib.words import WordMap
@@ -28,8 +26,6 @@ def first_pass(audit: Audit, watch: Sequence[str] = (), contains: Sequence[str] 
     Raises `InputError` for another dimension, and where the encoder has no word map.
     """
     sample, encoder, questions = audit.survey.sample, audit.inverter.encoder, {}
-    if next(encoder.model.parameters()).dtype != torch.float32:
-        encoder = Encoder.load(encoder.name)  # a text is as close to its own vector as to a near-duplicate's in bf16
     is_cut = sample.shape[1] < audit.inverter.config.embedding_cond_dim and not watch
     precision = PLAIN if is_cut and not audit.survey.is_whole else audit.precision
     if watch:

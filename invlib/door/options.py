@@ -97,10 +97,9 @@ POSITIVE, NOT_NEGATIVE, SHARE = number(0, above=True), number(0), number(0, 1)
 COUNT, PLACE = whole(1, 2**31 - 1), whole(0, 2**31 - 1)
 SEED = whole(0, 2**32 - 1)
 DEVICE = Domain("a device that torch finds here, such as 'cpu' or 'cuda'", _is_device)
-DTYPE = Domain(
-    "torch.float32, torch.bfloat16, torch.float16 or torch.float64",
-    lambda value: value in (torch.float32, torch.bfloat16, torch.float16, torch.float64),
-)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DTYPE = Domain("torch.float32, torch.bfloat16, torch.float16 or torch.float64", FLOATS.__contains__)
+PRECISION = Domain(f"torch.int8, {DTYPE.told}", (torch.int8, *FLOATS).__contains__)
 GENERATOR = Domain(
     "a torch.Generator of the CPU, such as torch.Generator().manual_seed(0), or None",
     lambda value: value is None or (isinstance(value, torch.Generator) and value.device.type == "cpu"),

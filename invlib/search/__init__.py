@@ -10,13 +10,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from invlib.search.ledger import Encode, Found, Ledger, Tokens
-from invlib.search.quick import Quick
 from invlib.search.remask import Remask
 from invlib.search.strategy import STRATEGIES, BestOf, Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
-__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Quick", "Remask", "Strategy", "SwapBeam", "Target"]
+__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Remask", "Strategy", "SwapBeam", "Target"]
 __all__ += ["closest", "improve", "search_all"]
 
 

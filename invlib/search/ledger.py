@@ -15,7 +15,6 @@ Tokens = tuple[int, ...]
 ROUNDING = 1e-6  # of 1 - cosine in fp32: a text's own vector lies within
 NEAREST = 1e-4  # of 1 - cosine: few texts have another one nearer
 DEVIATIONS = 3  # of the noise's length, within which nearly all vectors lie
-SCREENED = 4e-3  # of a cosine: by how much `screen` may take the wrong one of two texts for the closer
 
 
 def recognised_from(noise_level: float, embed_dim: int) -> float:
@@ -50,7 +49,6 @@ class Ledger:
     mask_token_id: int
     max_length: int
     pinned: Mapping[int, int]  # position → token id that every text must have
-    screen: Encode | None = None  # a faster, rougher `encode`, which then is asked only about the closest texts
     max_queries: int = 0
     stop_cosine: float = 1 - ROUNDING  # a text this close is taken to be the text, see `recognised_from`
     found: dict[str, Found] = field(default_factory=dict)
@@ -77,7 +75,7 @@ class Ledger:
         texts = [self.decode(tokens) for tokens in candidates]
         new = {text: tokens for text, tokens in zip(texts, candidates, strict=True) if text.strip()}
         asked = [text for text in new if text not in self.found][: max(0, self.left)]
-        vectors = self._screened(asked) if asked else ()
+        vectors = self._encoded(asked) if asked else ()
         for text, vector in zip(asked, vectors, strict=False):  # nothing came back after an error
             self.found[text] = Found(text, new[text], vector, float(vector @ self.vector))
         return [self.found.get(text) for text in texts]
@@ -86,24 +84,9 @@ class Ledger:
         fits = 0 < len(tokens) <= self.max_length and self.mask_token_id not in tokens
         return fits and all(i < len(tokens) and tokens[i] == token for i, token in self.pinned.items())
 
-    def _screened(self, texts: list[str]) -> np.ndarray | tuple:
-        """Their vectors, exact where they might be the closest so far."""
-        if self.screen is None:
-            return self._encoded(self.encode, texts)
-        vectors = self._encoded(self.screen, texts)
-        if self.error:
-            return ()
-        cosines = vectors @ self.vector
-        closest = max(cosines.max(), self.best(1)[0].cosine if self.found else -1)
-        near = np.flatnonzero(cosines > closest - SCREENED)
-        exact = self._encoded(self.encode, [texts[i] for i in near]) if len(near) else ()
-        if len(exact):
-            vectors[near] = exact
-        return () if self.error else vectors
-
-    def _encoded(self, encode: Encode, texts: list[str]) -> np.ndarray | tuple:
+    def _encoded(self, texts: list[str]) -> np.ndarray | tuple:
         try:
-            vectors = np.asarray(encode(texts))
+            vectors = np.asarray(self.encode(texts))
         except Exception as error:  # whatever a service raises: what was found so far must not be lost
             self.error = f"the encoder failed after {self.queries} queries ({type(error).__name__}: {error})"
             return ()

@@ -52,7 +52,7 @@ class Target:
         alignment: of the vector's encoder to the inverter's. What was encoded is compared in the vector's own space;
           the denoiser listens to what is mapped, noisy as it is.
         """
-        model, config = inverter.quick.model, inverter.config
+        model, config = inverter.quick, inverter.config
         level = torch.tensor([noise_level], device=model.device) if noise_level else None
 
         def denoiser(lengths: Tensor, toward: np.ndarray) -> Predict:
@@ -67,7 +67,6 @@ class Target:
             mask_token_id=config.mask_token_id,
             max_length=config.max_seq_len,
             pinned=pinned or {},
-            screen=None if encode else inverter.quick.encode,
             stop_cosine=recognised_from(0.0 if alignment else noise_level, len(vector)),
         )
         heard = alignment(vector) if alignment else vector

@@ -123,7 +123,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write `alignment.csv` and print its token F1."""
-    commit, inverter = commit_of_this_clone(), Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
+    commit, inverter = commit_of_this_clone(), Inverter.load(chosen.checkpoint, dtype=torch.int8)
     encoders = foreign_encoders(inverter.encoder)
     if unknown := [name for name in chosen.only or () if name not in encoders]:
         raise InputError(f"no foreign encoder {', '.join(unknown)}; there are {', '.join(encoders)}")

@@ -25,6 +25,7 @@ from invlib.config import Config, TrainingConfig
 from invlib.door.files import reading, write_atomically
 from invlib.door.options import PLACE
 from invlib.errors import InputError
+from invlib.int8 import sharing
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
@@ -118,7 +119,10 @@ def adapted(naive: Inverter, weights: Mapping[str, Tensor]) -> Inverter:
     if naive.config.length_dim:
         changed |= after_guess(model, "length_head.0.", weights["matrix"], weights["offset"])
     changed = {name: w.to(model.device, model.dtype) for name, w in changed.items()}
-    attacker = assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
+    heard = assemble(model.config, {**model.state_dict(), **changed}, Path("the attacker"))
+    attacker = sharing(model)  # which may multiply in eight bits
+    for part in ("cond_proj", "length_head") if naive.config.length_head else ("cond_proj",):
+        setattr(attacker, part, getattr(heard, part))
     return Inverter(attacker, naive.tokenizer, naive.encoder)
 
 

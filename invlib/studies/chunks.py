@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from invlib.encoder import Encoder
 from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, words
 from invlib.studies.results import write_table
@@ -67,9 +66,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write the table: sentences, way, value, low, high, n; `pieces` and `words` are means of the chunks."""
-    fast, corpus, rows = {"dtype": torch.bfloat16}, joined(chosen.text), []
-    inverter = Inverter.load(chosen.checkpoint, **fast)
-    inverter.encoder = Encoder.load(inverter.config.encoder_model, **fast)
+    corpus, rows = joined(chosen.text), []
+    inverter = Inverter.load(chosen.checkpoint, dtype=torch.int8)
     known = WordMap.load(inverter.encoder)
     for size in SENTENCES:
         found = recalled(inverter, known, chunked(corpus.texts, corpus.sources, size, COUNT))

@@ -127,7 +127,7 @@ class Bench:
         """What every cell of this sweep depends on."""
         model, encoder = self.inverter.model, self.inverter.encoder
         told = (encoder.name, encoder.prompt, encoder.dim, str(next(encoder.model.parameters()).dtype))
-        weights = (fingerprint(model), str(next(model.parameters()).dtype))
+        weights = (fingerprint(model), model.precision)
         return {"version": VERSION, "weights": weights, "encoder": told, "texts": self.records or self.texts}
 
     def score(self, texts: Sequence[str], vectors: np.ndarray, rows: np.ndarray | None = None) -> list[dict]:

@@ -138,7 +138,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Write both tables and what made them."""
     started = time.perf_counter()
     commit = commit_of_this_clone()  # now: the tables themselves are no change that it should tell
-    naive = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
+    naive = Inverter.load(chosen.checkpoint, dtype=torch.int8)
     attackers = load_attackers(naive, locate(chosen.checkpoint) / "attackers")
     texts = project_texts(limit=chosen.limit)
     try:

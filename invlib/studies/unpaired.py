@@ -109,7 +109,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write `unpaired.csv` and print it."""
-    commit, inverter = commit_of_this_clone(), Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
+    commit, inverter = commit_of_this_clone(), Inverter.load(chosen.checkpoint, dtype=torch.int8)
     most, least = max(chosen.counts), min(chosen.counts)
     texts = some(inverter, chosen.target, most)
     own_texts = {path.name.split(".")[0]: some(inverter, path, most) for path in chosen.text}

@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 Result = TypeVar("Result")
 
 
-def _linear_flops(x: torch.Size, weight: torch.Size, *_, out_shape: torch.Size, **__) -> int:
-    return 2 * x.numel() * weight[0]
+def _linear_flops(x: torch.Size, *_, out_shape: torch.Size, **__) -> int:
+    return 2 * x.numel() * out_shape[-1]
 
 
-UNKNOWN_TO_TORCH = {torch.ops.aten.mkldnn_linear: _linear_flops}  # fp32 products through oneDNN, see model.py
+# Products through oneDNN: in fp32, see model.py, and in eight bits, see int8.py.
+UNKNOWN_TO_TORCH = dict.fromkeys((torch.ops.aten.mkldnn_linear, torch.ops.onednn.qlinear_pointwise), _linear_flops)
 
 
 class FlopMeter:

@@ -12,7 +12,7 @@ from tests.demo import SERVE, Demo, opened
 from tests.pages import PATIENCE, ROOT, LabPage
 
 FIRST, SECOND = "The train to the coast leaves at noon.", "Nobody knew why the baker closed his shop."
-MOST_FOR_A_VISITOR = 125e6  # bytes
+MOST_FOR_A_VISITOR = 150e6  # bytes
 
 
 @pytest.fixture(scope="module")

@@ -302,26 +302,6 @@ def test_an_exact_draft_is_the_only_query_and_no_denoiser_is_asked(encoder):
     assert encoder.asked == [TRUTH] and target.model_calls == 0
 
 
-class Rough(BagOfWords):
-    """The same encoder, off by a little."""
-
-    def __call__(self, texts):
-        noise = np.stack([direction(f"rounding of {text}") for text in texts])
-        return super().__call__(texts) + 0.02 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-
-
-def test_only_texts_that_might_be_the_closest_are_asked_for_exactly(encoder):
-    target = make_target(encoder)
-    target.ledger.screen = rough = Rough()
-    found = run(target, BestOf(30), SwapBeam(max_queries=2000), draft="a young sailor closed a door")
-    assert found[-1].text == TRUTH and found[-1].cosine == pytest.approx(1, abs=1e-6)
-    assert all(
-        best.cosine == pytest.approx(float(BagOfWords.vector(best.text) @ target.vector), abs=1e-6) for best in found
-    )
-    assert set(encoder.asked) <= set(rough.asked) and len(encoder.asked) < len(rough.asked) / 3
-    assert target.ledger.queries == len(rough.asked), "a text is one query, however often it is encoded"
-
-
 @pytest.mark.parametrize(
     ("stored", "noise_level"),
     [

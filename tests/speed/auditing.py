@@ -15,7 +15,6 @@ import torch
 from invlib.audit import Audit, first_pass, open_source
 from invlib.checkpoint import SENTENCES
 from invlib.door.options import Parser
-from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.perturb import unit
@@ -39,8 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--words", type=int, default=100, help="watch-words")
     try:
         chosen = parser.parse_args(arguments)
-        inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
-        inverter.encoder = Encoder.load(inverter.config.encoder_model, dtype=torch.bfloat16)
+        inverter = Inverter.load(chosen.checkpoint, dtype=torch.int8)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

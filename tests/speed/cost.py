@@ -101,10 +101,11 @@ def main(arguments: list[str] | None = None) -> int:
         chosen, commit = parser.parse_args(arguments), commit_of_this_clone()
         if chosen.repeats < 1 or chosen.largest < 1:
             raise InputError(f"--repeats and --largest must be at least 1, got {chosen.repeats} and {chosen.largest}")
-        inverter = Inverter.load(chosen.checkpoint, dtype=torch.bfloat16)
+        inverter = Inverter.load(chosen.checkpoint, dtype=torch.int8)
         axes = {axis: tuple(v for v in values if v <= chosen.largest) for axis, values in AXES.items()}
         table, per_call, per_gflop = explained(measure(inverter, axes, base=Setting(), repeats=chosen.repeats))
-        machine = f"{description(inverter.model.device)}, bf16, {datetime.now(UTC):%Y-%m-%d}, commit {commit}"
+        made = f"{inverter.model.precision}, {datetime.now(UTC):%Y-%m-%d}, commit {commit}"
+        machine = f"{description(inverter.model.device)}, {made}"
         out = chosen.out or locate(chosen.checkpoint) / "cost.csv"
         table = table.assign(machine=machine)
         write_atomically(out, lambda path: table.to_csv(path, index=False, float_format="%.4f"))

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from invlib import metrics
 from invlib.widgets.lab import verdict
 from invlib.widgets.lab.alignment import AlignedPair, aligned
@@ -53,9 +51,9 @@ def _of_vector(run: Run) -> tuple[str, str]:
 def code(run: Run) -> str:
     """What gives the same text in a notebook of one's own."""
     settings, inverter = run.settings, run.inverter
-    device, dtype = str(inverter.model.device), next(inverter.model.parameters()).dtype
+    device, precision = str(inverter.model.device), inverter.model.precision
     device = "" if device == "cpu" else f", device={device!r}"
-    dtype = "" if dtype == torch.float32 else f", dtype={dtype}"
+    dtype = "" if precision == "float32" else f", dtype=torch.{precision}"
     seeded = f"torch.Generator().manual_seed({settings.seed})"
     steering = {name: _spelled(value, inverter.tokenizer) for name, value in run.steering.items() if value}
     options = {name: repr(value) for name, value in (settings.options | steering).items()}
