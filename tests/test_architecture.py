@@ -41,7 +41,7 @@ FLOORS = {
     "sources": ("__init__", "opening", "arrays databases texts", "tables", "records source", "cells"),
     "perturb": ("__init__", "unpaired", "mix noise quantise reduce secret", "perturbation"),
     "plots": ("__init__", "cells lines picture", "style"),
-    "search": ("__init__", "remask swap_beam", "edits strategy", "target", "ledger"),
+    "search": ("__init__", "swap_beam", "edits strategy", "target", "ledger"),
     "studies": (
         "__init__ __main__",
         "documents",

@@ -315,9 +315,10 @@ def test_a_pickle_under_the_name_of_safetensors_never_runs(payload, folder):
 
 
 def test_where_the_pairs_lay_is_nobody_elses_business(tiny_config, tmp_path):
-    checkpoint.write(tmp_path, random_model(tiny_config), Config(tiny_config, data=DataConfig("private/place", 0.2)))
+    mixed = DataConfig("private/place", mix={"novels/*": 0.2, "*": 0.8}, cuts=0.25)
+    checkpoint.write(tmp_path, random_model(tiny_config), Config(tiny_config, data=mixed))
     assert "private" not in (tmp_path / "config.yaml").read_text()
-    assert load_config(tmp_path / "config.yaml") == Config(tiny_config)
+    assert load_config(tmp_path / "config.yaml").data == dataclasses.replace(mixed, data_dir=DataConfig().data_dir)
 
 
 def test_writing_replaces_what_was_there(tmp_path):

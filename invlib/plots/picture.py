@@ -19,6 +19,7 @@ from invlib.metrics import words
 from invlib.plots.style import DARK
 
 HEX = re.compile(r"#[0-9a-f]{6}")
+LONG = 40  # characters of a sentence
 NUMBER = re.compile(r"[-–+−]?[\d.,]+( ?%| ?\(.*\))?")
 # A picture takes the theme of the place where it stands: its own media query asks the element around it.
 PICTURE_STYLE = """<style>
@@ -32,6 +33,7 @@ TABLE_STYLE = """<style>
 .invlib-table :is(th, td) { padding: 0.3em 0.8em; text-align: left; vertical-align: top; border: 0 }
 .invlib-table tr { border-bottom: 1px solid #8886; background: none }
 .invlib-table .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+.invlib-table .text { min-width: 12em }
 </style>"""
 
 
@@ -100,7 +102,8 @@ def table(frame: pd.DataFrame, digits: int = 3, *, recovered: str = "", of: str 
     for name in texts:
         shown[name] = [marked(*pair) for pair in zip(frame[of], frame[name], strict=True)]
     names = [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame.columns]
-    kinds = [' class="number"' if is_number else "" for is_number in right]
+    long = [shown[name].map(len).max() > LONG for name in shown]  # too narrow a column of sentences makes high rows
+    kinds = [' class="number"' if r else ' class="text"' if wide else "" for r, wide in zip(right, long, strict=True)]
     head = "".join(f"<th{kind}>{escape(name.replace('_', ' '))}</th>" for kind, name in zip(kinds, names, strict=True))
     lines = [
         "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in shown.to_numpy()

@@ -10,7 +10,7 @@ import torch
 
 from invlib.errors import InputError
 from invlib.inverter import check_vectors
-from invlib.search import BestOf, Ledger, Remask, SwapBeam, Target, edits, improve
+from invlib.search import BestOf, Ledger, SwapBeam, Target, edits, improve
 from invlib.search.edits import Edit
 from invlib.search.ledger import recognised_from
 from invlib.search.swap_beam import Attempts
@@ -187,15 +187,12 @@ def test_swaps_and_moves_come_in_the_order_of_the_denoisers_belief():
         ((BestOf(7),), 7),
         ((SwapBeam(max_queries=50),), 50),
         ((BestOf(20), SwapBeam(max_queries=60)), 60),
-        ((Remask(rounds=1, refills=5),), 5 + 32),
     ],
 )
 def test_the_budget_is_a_hard_limit_and_nothing_is_encoded_twice(encoder, strategies, budget):
     target = make_target(encoder, vector=nowhere())  # so that the budget is used up
     run(target, *strategies)
-    assert len(encoder.asked) == len(set(encoder.asked)) == target.ledger.queries <= budget
-    if not isinstance(strategies[0], Remask):
-        assert target.ledger.queries == budget
+    assert len(encoder.asked) == len(set(encoder.asked)) == target.ledger.queries == budget
 
 
 def test_a_search_ends_when_there_is_nothing_left_to_encode(encoder):
@@ -214,13 +211,6 @@ def test_best_of_keeps_the_closest_of_its_drafts(encoder):
     assert len({len(text.split()) for text in encoder.asked}) > 1, "drafts must differ in length"
 
 
-def test_remask_never_gets_worse_and_helps(encoder):
-    found = run(make_target(encoder), Remask(rounds=12))
-    cosines = [best.cosine for best in found]
-    assert cosines == sorted(cosines)
-    assert cosines[-1] > float(BagOfWords.vector("a young keeper closed the gate") @ BagOfWords.vector(TRUTH)) + 0.05
-
-
 def test_a_close_enough_text_ends_the_search(encoder):
     target = make_target(encoder)
     target.ledger.stop_cosine = 0.5
@@ -230,7 +220,7 @@ def test_a_close_enough_text_ends_the_search(encoder):
 
 def test_pinned_tokens_are_in_every_text(encoder):
     target = make_target(encoder, pinned={2: WORDS.index("sailor")})
-    run(target, BestOf(20), SwapBeam(max_queries=300), Remask(rounds=2), draft="the old sailor opened the gate")
+    run(target, BestOf(20), SwapBeam(max_queries=300), draft="the old sailor opened the gate")
     assert all(text.split()[2] == "sailor" for text in encoder.asked)
     assert len(encoder.asked) > 100
 
@@ -283,8 +273,6 @@ def test_an_encoder_of_another_dimension_is_refused():
     "make",
     [
         lambda: BestOf(0),
-        lambda: Remask(0),
-        lambda: Remask(refills=0),
         lambda: SwapBeam(width=0),
         lambda: SwapBeam(max_queries=0),
         lambda: SwapBeam(top_k=-1),
@@ -297,7 +285,7 @@ def test_a_search_without_room_is_refused(make):
 
 def test_an_exact_draft_is_the_only_query_and_no_denoiser_is_asked(encoder):
     target = make_target(encoder)
-    found = list(improve(target, [BestOf(32), Remask(), SwapBeam()], [tokens(TRUTH), tokens("the gate")]))
+    found = list(improve(target, [BestOf(32), SwapBeam()], [tokens(TRUTH), tokens("the gate")]))
     assert [best.text for best in found] == [TRUTH]
     assert encoder.asked == [TRUTH] and target.model_calls == 0
 
