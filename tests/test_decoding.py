@@ -144,6 +144,8 @@ def test_a_failing_encoder_is_reported_beside_the_best_text(inverter, vectors):
         ({"policy": "top_confidence"}, "policy must be a function such as"),
         ({"guidance_scale": -1.0}, "guidance_scale must be a finite number ≥ 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number ≥ 0"),
+        ({"guidance_scale": 2**91}, "guidance_scale must be a finite number ≥ 0 and ≤ 1e.12"),
+        ({"temperature": 2**91}, "temperature must be a finite number ≥ 0 and ≤ 1e.12"),
         ({"guidance_scale": 2.0, "conditional": False}, "must be 1 with conditional=False"),
         ({"temperature": -0.5}, "temperature must be a finite number ≥ 0"),
         ({"candidates": 0}, "candidates must be an integer from 1"),

@@ -177,7 +177,8 @@ class Audit:
     def _about(self) -> dict:
         """What this is the audit of; other vectors under the same name have another hash."""
         about = {"source": self.source.name, "sha256": self.sha256, "weights": weights_of(self.inverter.model)}
-        about |= {"column": self.source.note, "chunk": self.chunk, "num_steps": self.num_steps, "verify": self.verify}
+        about |= {"products": self.inverter.model.precision, "column": self.source.note}
+        about |= {"chunk": self.chunk, "num_steps": self.num_steps, "verify": self.verify}
         return about
 
     def _check_claim(self) -> None:

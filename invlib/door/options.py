@@ -93,7 +93,8 @@ def _is_pins(value: Any) -> bool:
 
 
 FLAG = one_of(True, False)
-POSITIVE, NOT_NEGATIVE, SHARE = number(0, above=True), number(0), number(0, 1)
+MOST = 1e12  # of a number without another bound: torch takes no larger integer than 2^63
+POSITIVE, NOT_NEGATIVE, SHARE = number(0, MOST, above=True), number(0, MOST), number(0, 1)
 COUNT, PLACE = whole(1, 2**31 - 1), whole(0, 2**31 - 1)
 SEED = whole(0, 2**32 - 1)
 DEVICE = Domain("a device that torch finds here, such as 'cpu' or 'cuda'", _is_device)

@@ -19,7 +19,7 @@ from invlib.metrics import words
 from invlib.plots.style import DARK
 
 HEX = re.compile(r"#[0-9a-f]{6}")
-LONG = 40  # characters of a sentence
+LONG = 24  # characters of a sentence
 NUMBER = re.compile(r"[-–+−]?[\d.,]+( ?%| ?\(.*\))?")
 # A picture takes the theme of the place where it stands: its own media query asks the element around it.
 PICTURE_STYLE = """<style>

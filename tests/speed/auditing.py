@@ -38,21 +38,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--words", type=int, default=100, help="watch-words")
     try:
         chosen = parser.parse_args(arguments)
-        inverter = Inverter.load(chosen.checkpoint, dtype=torch.int8)
+        exact = Inverter.load(chosen.checkpoint)
+        inverter = Inverter.load(chosen.checkpoint, dtype=torch.int8, encoder=exact.encoder)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"machine: {description(inverter.model.device)}")
     texts = pd.read_json(SENTENCES, lines=True)["text"].tolist()
-    vectors, random = inverter.encoder.encode(texts), np.random.default_rng(0)
+    vectors, random = exact.encoder.encode(texts), np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
+        few = Path(place) / "few.npy"
+        np.save(few, vectors[random.permutation(len(vectors))[:DECODED]])
         for steps, verify in ((4, True), (5, True), (4, False)):
-            np.save(Path(place) / "few.npy", vectors[random.permutation(len(vectors))[:DECODED]])
-            out = Path(place) / f"{steps}{verify}"
-            job = Audit(open_source(Path(place) / "few.npy"), inverter, out, num_steps=steps, verify=verify)
-            job.origin  # noqa: B018 - its sample is decoded beforehand
-            taken = seconds(lambda job=job: job.run(progress=False))
-            print(f"{steps} steps{', confidence' * verify}: {DECODED / taken:.0f} vectors a second")
+            speeds = {}
+            for own in (exact, inverter):
+                job = Audit(
+                    open_source(few), own, few.with_suffix(f".{id(own)}{steps}{verify}"), num_steps=steps, verify=verify
+                )
+                job.origin  # noqa: B018 - its sample is decoded beforehand
+                speeds[own.model.precision] = DECODED / seconds(lambda job=job: job.run(progress=False))
+            told = ", ".join(f"{speed:.0f} vectors a second in {precision}" for precision, speed in speeds.items())
+            print(f"{steps} steps{', confidence' * verify}: {told}")
         many = unit(vectors[random.integers(len(vectors), size=chosen.vectors)] + random.normal(size=(1, 384)) / 1e3)
         np.save(Path(place) / "many.npy", many.astype(np.float16))
         job = Audit(open_source(Path(place) / "many.npy"), inverter, Path(place) / "many", num_steps=1)
