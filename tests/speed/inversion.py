@@ -1,4 +1,4 @@
-"""How long a person waits: opening the bundled checkpoint, and one inversion of 16 tokens in 8 steps.
+"""How long a person waits: opening the bundled checkpoint, one inversion of 16 tokens in 8 steps; in fp32 and int8.
 
 `python -m tests.speed.inversion`. Python and torch are imported before the clock starts.
 """
@@ -28,6 +28,20 @@ def milliseconds(action, repeats: int) -> list[float]:
     return times[1:]
 
 
+def _measure(chosen, dtype: torch.dtype) -> None:
+    start = time.perf_counter()
+    inverter = Inverter.load(chosen.checkpoint, dtype=dtype)
+    loading = 1000 * (time.perf_counter() - start)
+    vector = np.random.default_rng(0).standard_normal(inverter.config.embedding_cond_dim)
+    options = {"length": LENGTH, "num_steps": STEPS}
+    inverting = milliseconds(lambda: inverter.invert(vector, **options), chosen.repeats)
+    one_step = milliseconds(lambda: inverter.invert(vector, **{**options, "num_steps": 1}), chosen.repeats)
+    print(f"machine: {description(inverter.model.device)}, products in {inverter.model.precision}")
+    print(f"opening the checkpoint: {loading:.0f} ms")
+    for what, times in ((f"{LENGTH} tokens in {STEPS} steps", inverting), ("one step", one_step)):
+        print(f"{what}: median {statistics.median(times):.0f} ms (min {min(times):.0f}, max {max(times):.0f})")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser(prog="python -m tests.speed.inversion", description=__doc__.partition("\n")[0])
@@ -35,20 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=20)
     try:
         chosen = parser.parse_args(arguments)
-        start = time.perf_counter()
-        inverter = Inverter.load(chosen.checkpoint)
-        loading = 1000 * (time.perf_counter() - start)
-        vector = np.random.default_rng(0).standard_normal(inverter.config.embedding_cond_dim)
-        options = {"length": LENGTH, "num_steps": STEPS}
-        inverting = milliseconds(lambda: inverter.invert(vector, **options), chosen.repeats)
-        one_step = milliseconds(lambda: inverter.invert(vector, **{**options, "num_steps": 1}), chosen.repeats)
+        for dtype in (torch.float32, torch.int8):
+            _measure(chosen, dtype)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"machine: {description(inverter.model.device)}, {str(inverter.model.dtype).removeprefix('torch.')}")
-    print(f"opening the checkpoint: {loading:.0f} ms")
-    for what, times in ((f"{LENGTH} tokens in {STEPS} steps", inverting), ("one step", one_step)):
-        print(f"{what}: median {statistics.median(times):.0f} ms (min {min(times):.0f}, max {max(times):.0f})")
     return 0
 
 
