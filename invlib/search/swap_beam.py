@@ -46,6 +46,7 @@ class SwapBeam(Strategy):
             current = min(beam, key=lambda attempt: (attempt.rounds, -attempt.text.cosine))
             if current.waiting is None:
                 current.waiting = self._edits(target, current.text)
+                yield  # whoever stops waits for the denoiser or for the encoder, not for both
             current.rounds += 1
             new, current.waiting = current.waiting[: self.breadth], current.waiting[self.breadth :]
             current.measure(ledger, new or self._rewritten_spans(target, current.text.tokens))

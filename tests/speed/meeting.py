@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from invlib import Inverter
 from invlib.door.options import Parser
@@ -50,16 +50,23 @@ def told(what: str, seconds: float, most: float | None = None) -> None:
 def in_the_demo(folder: Path) -> None:
     """From the command to the first sentence, and what a click costs."""
     with chromium() as browser, Demo(folder).served() as demo:
-        begin = time.perf_counter()
-        lab = opened(demo.visit(browser))
-        told("demo: from the address to the lab", time.perf_counter() - begin)
-        expect(lab.root.locator(".doing")).to_contain_text("Searching", timeout=PATIENCE)
-        told("demo: from the address to the first inversion, whose draft is there", time.perf_counter() - begin, 10)
-        text = lab.came_back()
-        told(f"demo: from the address to the end of its search ({text!r})", time.perf_counter() - begin, 30)
-        print(f"   {lab.root.locator('.told').text_content()}")
-        clicks(lab)
-        demo.everybody_leaves()
+        for who in ("who comes while it loads", "who comes later"):
+            lab = first_inversion(demo, browser, f"demo, {who}")
+            clicks(lab)
+            demo.everybody_leaves()
+
+
+def first_inversion(demo: Demo, browser: Browser, who: str) -> LabPage:
+    """From the address to the end of the search that runs when the page opens."""
+    begin = time.perf_counter()
+    lab = opened(demo.visit(browser))
+    told(f"{who}: from the address to the lab", time.perf_counter() - begin)
+    expect(lab.root.locator(".doing")).to_contain_text("Searching", timeout=PATIENCE)
+    told(f"{who}: from the address to the first inversion, whose draft is there", time.perf_counter() - begin, 10)
+    text = lab.came_back()
+    told(f"{who}: from the address to the end of its search ({text!r})", time.perf_counter() - begin, 30)
+    print(f"   {lab.root.locator('.told').text_content()}")
+    return lab
 
 
 def clicks(lab: LabPage) -> None:
