@@ -58,11 +58,12 @@ def whole(low: int, high: int) -> Domain:
 
 
 def number(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Domain:
-    """A finite number from `low` to `high`; above, below: without that end itself."""
+    """A finite number from `low` to `high`, an integer below 2^63; above, below: without that end itself."""
     ends = f"{'>' if above else '≥'} {low:g}" + (f" and {'<' if below else '≤'} {high:g}" if high < math.inf else "")
 
     def holds(value: Any) -> bool:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        real = real and not (isinstance(value, numbers.Integral) and abs(value) >= 2**63)  # torch takes no larger one
         return real and (value > low if above else value >= low) and (value < high if below else value <= high)
 
     return Domain(f"a finite number {ends}", holds, float)
@@ -93,8 +94,7 @@ def _is_pins(value: Any) -> bool:
 
 
 FLAG = one_of(True, False)
-MOST = 1e12  # of a number without another bound: torch takes no larger integer than 2^63
-POSITIVE, NOT_NEGATIVE, SHARE = number(0, MOST, above=True), number(0, MOST), number(0, 1)
+POSITIVE, NOT_NEGATIVE, SHARE = number(0, above=True), number(0), number(0, 1)
 COUNT, PLACE = whole(1, 2**31 - 1), whole(0, 2**31 - 1)
 SEED = whole(0, 2**32 - 1)
 DEVICE = Domain("a device that torch finds here, such as 'cpu' or 'cuda'", _is_device)
