@@ -60,7 +60,7 @@ def sharing(model: nn.Module) -> Any:
 
 def quick(model: ConditionalMDLM) -> ConditionalMDLM:
     """An fp32 model as its machine asks it fastest: in eight bits, as it is, or on an accelerator in bf16."""
-    if model.device.type != "cpu":
+    if model.device.type != "cpu" and model.dtype == torch.float32:
         return copy.deepcopy(model).to(torch.bfloat16)
     return denoiser(model) if is_fast(model) else model
 
@@ -83,12 +83,11 @@ def denoiser(model: ConditionalMDLM) -> ConditionalMDLM:
     return model
 
 
-def _round(module: nn.Module) -> nn.Module:
+def _round(module: nn.Module) -> None:
     for part in module.modules():
         for name, kind in (("weight", nn.Linear), ("in_proj_weight", nn.MultiheadAttention)):
             if isinstance(part, kind):
                 _replace(part, name)
-    return module
 
 
 def _replace(module: nn.Module, name: str) -> None:
