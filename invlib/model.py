@@ -165,18 +165,16 @@ class ConditionalMDLM(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.hidden_dim
-        self.token_embed = nn.Embedding(config.vocab_size, hidden)
-        self.pos_embed = nn.Embedding(config.max_seq_len, hidden)
+        self.token_embed = nn.Embedding.from_pretrained(_drawn(config.vocab_size, hidden), freeze=False)
+        self.pos_embed = nn.Embedding.from_pretrained(_drawn(config.max_seq_len, hidden), freeze=False)
         self.cond_proj = _feed_forward(config.embedding_cond_dim, hidden, hidden)
         if config.post_norm:
             self.embed_norm = nn.LayerNorm(hidden, eps=BERT_NORM_EPS)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = AdaLN(hidden, parts=2)
-        nn.init.normal_(self.token_embed.weight, std=0.02)
-        nn.init.normal_(self.pos_embed.weight, std=0.02)
         if not config.tie_embeddings:
             self.output_proj = nn.Linear(hidden, config.vocab_size, bias=False)
-            nn.init.normal_(self.output_proj.weight, std=0.02)
+            self.output_proj.weight = nn.Parameter(_drawn(config.vocab_size, hidden))
         if config.length_head:
             inputs = config.embedding_cond_dim + len(NOISE_RATES) * config.noise_condition
             widths = (inputs, config.length_dim, config.length_dim) if config.length_dim else (hidden, hidden)
@@ -323,6 +321,12 @@ def _project(states: Float[Tensor, "rows hidden"], table: Any) -> Logits:
     if states.dtype == torch.float32:
         return F.linear(states.to_mkldnn(), table).to_dense()[:rows]
     return F.linear(states, table)[:rows]
+
+
+def _drawn(rows: int, width: int) -> Float[Tensor, "rows width"]:
+    """N(0, 0.02²); left undrawn on the meta device, where torch would import its compiler for it (a second)."""
+    table = torch.empty(rows, width)
+    return table if table.is_meta else nn.init.normal_(table, std=0.02)
 
 
 def _feed_forward(*widths: int) -> nn.Sequential:

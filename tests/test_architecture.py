@@ -210,19 +210,28 @@ def test_a_long_list_of_parameters_has_a_reason():
 # ── what an import costs ──
 
 LOOK = f"""
-import json, sys
-import invlib
 loaded = [name for name in {HEAVY} if name in sys.modules]
 missing = [name for name in {LAZY} if getattr(getattr(invlib, name, None), "__name__", "") != "invlib." + name]
 print(json.dumps([loaded, missing]))
 """
+INVERT = f"""
+inverter = invlib.Inverter.load("minilm")
+inverter.invert([1.0] * inverter.config.embedding_cond_dim, num_steps=1)
+print(json.dumps([name for name in {[*HEAVY, "torch._dynamo"]} if name in sys.modules]))
+"""
+
+
+def seen(program: str) -> list:
+    """What a program prints behind `import invlib`, in a process of its own."""
+    command = [sys.executable, "-c", f"import json, sys, invlib\n{program}"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def fresh() -> list[list[str]]:
-    """In a process of its own: what `import invlib` has loaded, then what is not there as an attribute."""
-    done = subprocess.run([sys.executable, "-c", LOOK], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    """What `import invlib` has loaded, then what is not there as an attribute."""
+    return seen(LOOK)
 
 
 def test_importing_invlib_loads_nothing_heavy_beside_torch(fresh):
@@ -231,3 +240,7 @@ def test_importing_invlib_loads_nothing_heavy_beside_torch(fresh):
 
 def test_the_rooms_are_there_as_attributes_without_an_import(fresh):
     assert fresh[1] == []
+
+
+def test_a_vector_is_inverted_without_anything_heavy():
+    assert seen(INVERT) == []

@@ -7,11 +7,9 @@ import asyncio
 import ctypes
 import multiprocessing
 import os
-import sys
 import threading
 from collections import defaultdict
 from importlib.metadata import EntryPoint
-from multiprocessing import forkserver
 from typing import Any
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
@@ -19,26 +17,20 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 from traitlets import Integer
 
-CAN_FORK = sys.platform == "linux"  # macOS forbids it to who has used its frameworks, Windows has no fork
-# A pool of threads does not survive a fork: the warm process makes none, and each kernel its own.
-ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+from forking import CAN_FORK, THREADS
+
 PATIENCE = 5  # seconds: a page that is loaded again waits for the seat that it has just given up
 GONE = 20  # seconds: a page that was cut off for so long does not come back
 LOADING = 60  # seconds: so long may a page load before it speaks to its kernel
 TRIM = 3  # seconds
 
 
-def warm_up() -> None:
-    """Begin to load everything in the process that kernels are forked from. Where none can be, each loads it all."""
-    if not CAN_FORK:
-        return
-    os.environ.update(ALONE, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    forkserver.set_forkserver_preload(["warm"])
-    forkserver.ensure_running()
-    factory = KernelProvisionerFactory.instance()
-    factory.provisioners["forked"] = EntryPoint("forked", f"{__name__}:Forked", factory.GROUP_NAME)
-    factory.default_provisioner_name = "forked"
+def fork_kernels() -> None:
+    """Kernels are forks of the warm process from now on. Where none can be, each loads everything itself."""
+    if CAN_FORK:
+        factory = KernelProvisionerFactory.instance()
+        factory.provisioners["forked"] = EntryPoint("forked", f"{__name__}:Forked", factory.GROUP_NAME)
+        factory.default_provisioner_name = "forked"
 
 
 class Process(multiprocessing.get_context("forkserver").Process if CAN_FORK else multiprocessing.Process):

@@ -13,8 +13,9 @@ def config(chosen: argparse.Namespace):
     """What Voilà is told."""
     from traitlets.config import Config
 
-    from kernels import Kernels
+    from kernels import Kernels, fork_kernels
 
+    fork_kernels()
     told = Config()
     told.Demo.names = chosen.name
     told.Voila.ip, told.Voila.port, told.Voila.open_browser = chosen.host, chosen.port, False
@@ -39,8 +40,8 @@ def main() -> None:
     parser.add_argument("--name", action="append", default=[], help="a further name of this server, behind a proxy")
     parser.add_argument("--theme", choices=("system", "light", "dark"), default="system")
     chosen = parser.parse_args()
-    # Below: forking begins before Voilà is loaded, and a forked process reads this file, which must cost nothing.
-    from kernels import warm_up
+    # Below: forking begins before Jupyter is loaded, and a forked process reads this file, which must cost nothing.
+    from forking import warm_up
 
     warm_up()
     from door import Demo, is_loopback
