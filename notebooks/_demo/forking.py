@@ -1,4 +1,4 @@
-"""Where kernels can be forked, one process loads everything for them, beginning before anything else of the demo does."""
+"""Where kernels can be forked, one process loads everything for them; it begins before anything else of the demo."""
 
 import os
 import sys
