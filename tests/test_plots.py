@@ -77,7 +77,7 @@ def test_the_trajectory_plot_colours_by_the_confidence_and_leaves_the_masked_gre
     (image,) = ax.images
     np.testing.assert_array_equal(image.get_array().filled(np.nan), trajectory.confidence)
     assert image.get_clim() == (0, 1), "the same colour means the same probability in every figure"
-    assert mpl.colors.to_hex(image.cmap(np.ma.masked)) == MASKED
+    assert image.cmap(np.ma.masked)[3] == 0 and mpl.colors.to_hex(ax.get_facecolor()) == MASKED  # seen through it
 
 
 def test_the_order_plot_shows_the_step_of_every_position_one_row_per_policy(trajectory):

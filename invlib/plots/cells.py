@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
@@ -61,8 +60,9 @@ def _cells(ax, values, words, label: str, *, framed=(), below: Sequence[str] = (
     rows, columns = values.shape
     turned = columns > NARROW and max(map(len, words.ravel())) > 4
     ax = ax or plt.subplots(figsize=(WIDTH, 1.3 + rows * (0.55 if turned else 0.27)))[1]
-    colors = mpl.colormaps["RdBu_r" if limits[0] == -1 else "viridis"].with_extremes(bad=MASKED)
+    colors = "RdBu_r" if limits[0] == -1 else "viridis"
     image = ax.imshow(values, aspect="auto", cmap=colors, vmin=limits[0], vmax=limits[1])
+    ax.set_facecolor(MASKED)  # seen through cells without a value; in the image itself it would stay light in the dark
     for row, column in np.argwhere(words != ""):
         luminance = np.dot(image.to_rgba(values[row, column])[:3], (0.2126, 0.7152, 0.0722))  # weights of WCAG
         color = ON_LIGHT if luminance > 0.45 else ON_DARK  # whichever contrasts more

@@ -74,17 +74,19 @@ def plot_gain(gain: Float[Tensor, "batch layer sublayer"], ax: Axes | None = Non
 def plot_spectrum(components: dict[str, Components], ax: Axes | None = None) -> Axes:
     """Cumulative variance over the principal components; the participation ratio is named and marked on each."""
     ax, shown = ax or plt.subplots()[1], colours(components)
-    slowest = max(components, key=lambda name: components[name].participation_ratio)
-    for name, found in components.items():
+    slowest_first = sorted(components, key=lambda name: -components[name].participation_ratio)
+    for place, name in enumerate(slowest_first):
+        found = components[name]
         share, ratio = np.cumsum(found.variance) / found.variance.sum(), found.participation_ratio
         count = np.arange(1, len(share) + 1)
-        height = np.interp(ratio, count, share)
+        at = ratio, np.interp(ratio, count, share)
         ax.plot(count, share, color=shown[name], label=name)
-        ax.plot(ratio, height, MARKS[shown[name]], color=shown[name], ms=7)
-        # Right of the lowest line, left of all others: a name between two lines would run over one of them.
-        place = {"xytext": (9, -10)} if name == slowest else {"xytext": (-9, 4), "ha": "right"}
+        ax.plot(*at, MARKS[shown[name]], color=shown[name], ms=7)
+        if place == 0:
+            lowest = at
+        # All names stand right of the lowest line: beside their own marks they would run over a line or the axis.
         told = f"{name}: {ratio:.0f}"
-        ax.annotate(told, (ratio, height), textcoords="offset points", color=shown[name], **place)
+        ax.annotate(told, lowest, (9, -10 - 14 * place), textcoords="offset points", color=shown[name])
     labels = {"xlabel": "principal components", "ylabel": "share of variance"}
     return _set(ax, **labels, xlim=(0, None), ylim=(0, 1.02))
 
@@ -254,7 +256,8 @@ def _levels(ax: Axes, levels: Mapping[str, float]) -> None:
 
 
 def _shown(metric: str) -> str:
-    return {"token_f1": "token F1", "bleu": "BLEU / 100"}.get(metric, metric.replace("_", " "))
+    names = {"token_f1": "token F1", "bleu": "BLEU / 100", "leaked all": "share of all secrets that leaked"}
+    return names.get(metric, metric.replace("_", " "))
 
 
 def _set(ax: Axes, **labels) -> Axes:
