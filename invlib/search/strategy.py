@@ -7,7 +7,7 @@ from invlib.door.options import NOT_NEGATIVE, Checked, Domain, whole, within
 from invlib.search.target import Target
 
 COUNT = whole(1, 2**20)
-AT_ONCE = 8  # drafts: whoever watches sees that it works
+AT_ONCE = 16  # drafts: whoever watches sees that it works
 
 
 class Strategy(Checked):
@@ -38,7 +38,7 @@ class BestOf(Strategy):
 
     def improve(self, target: Target) -> Iterator[None]:
         for first in range(target.ledger.queries, self.n, AT_ONCE):
-            drafts = target.draft(min(AT_ONCE, self.n - first), self.temperature, self.order_noise)
+            drafts = yield from target.draft(min(AT_ONCE, self.n - first), self.temperature, self.order_noise)
             target.ledger.score(drafts)
             yield
 

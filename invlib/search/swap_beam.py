@@ -1,7 +1,7 @@
 """SwapBeam: edits of the closest texts, alone and combined."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,7 +49,8 @@ class SwapBeam(Strategy):
                 yield  # whoever stops waits for the denoiser or for the encoder, not for both
             current.rounds += 1
             new, current.waiting = current.waiting[: self.breadth], current.waiting[self.breadth :]
-            current.measure(ledger, new or self._rewritten_spans(target, current.text.tokens))
+            new = new or (yield from self._rewritten_spans(target, current.text.tokens))
+            current.measure(ledger, new)
             yield
             for _ in range(PASSES):
                 current.measure(ledger, current.combinations(ledger))
@@ -71,7 +72,7 @@ class SwapBeam(Strategy):
         rounds = [(place // share, edit) for share, kind in kinds for place, edit in enumerate(kind)]
         return [edit for _, edit in sorted(rounds, key=lambda item: item[0])]
 
-    def _rewritten_spans(self, target: Target, tokens: Tokens) -> list[Edit]:
+    def _rewritten_spans(self, target: Target, tokens: Tokens) -> Generator[None, None, list[Edit]]:
         """Random spans written anew by the denoiser, for a text whose single edits are all tried."""
         spans, starts = [], []
         for _ in range(self.breadth // 2):
@@ -81,9 +82,10 @@ class SwapBeam(Strategy):
             size = min(max(1, length + int(target.random.integers(-1, 2))), room)
             spans.append((first, length, size))
             starts.append(tokens[:first] + (target.mask_token_id,) * size + tokens[first + length :])
+        filled = yield from target.refill(starts, 1.0, 1.0)
         return [
             Edit.of((first, first + length, new[first : first + size]))
-            for (first, length, size), new in zip(spans, target.refill(starts, 1.0, 1.0), strict=True)
+            for (first, length, size), new in zip(spans, filled, strict=True)
         ]
 
 

@@ -1,6 +1,6 @@
 """Target: the vector of a search, and the denoiser that writes towards it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,22 +73,26 @@ class Target:
         length_probs = np.exp(inverter.length_log_probs(heard, noise_level)[0])
         return cls(ledger, denoiser, length_probs, generator or torch.Generator(), model.device, alignment)
 
-    def draft(self, count: int, temperature: float, order_noise: float) -> list[Tokens]:
-        """Fresh drafts that differ in length, order and words."""
+    def draft(self, count: int, temperature: float, order_noise: float) -> Generator[None, None, list[Tokens]]:
+        """Fresh drafts that differ in length, order and words; yields as `refill`."""
         sizes = len(self.length_probs)
         lengths = self.random.choice(sizes, count, p=self.length_probs / self.length_probs.sum()) + 1
-        return self.refill([(self.mask_token_id,) * int(n) for n in lengths], temperature, order_noise, DRAFT_STEPS)
+        masks = [(self.mask_token_id,) * int(n) for n in lengths]
+        return (yield from self.refill(masks, temperature, order_noise, DRAFT_STEPS))
 
     def refill(
         self, starts: Sequence[Tokens], temperature: float, order_noise: float, num_steps: int = REFILL_STEPS
-    ) -> list[Tokens]:
-        """The starts with their masks filled by the denoiser; those without a mask stay as they are."""
+    ) -> Generator[None, None, list[Tokens]]:
+        """The starts with their masks filled by the denoiser; those without a mask stay as they are.
+
+        Yields after every step, so that whoever stops need not wait for the others.
+        """
         starts = [tuple(self.ledger.pinned.get(i, token) for i, token in enumerate(start)) for start in starts]
         open_starts = [start for start in starts if self.mask_token_id in start]
         if not open_starts:
             return starts
         lengths = torch.tensor([len(start) for start in open_starts], device=self.device)
-        *_, last = denoise(
+        steps = denoise(
             self.denoiser(lengths, self.vector),
             lengths,
             mask_token_id=self.mask_token_id,
@@ -99,6 +103,9 @@ class Target:
             top_k=0,
             generator=self.generator,
         )
+        for step in steps:
+            last = step
+            yield
         self.model_calls += int(last.model_calls.sum())
         filled = iter([tuple(row[:n].tolist()) for row, n in zip(last.tokens, lengths, strict=True)])
         return [next(filled) if self.mask_token_id in start else start for start in starts]

@@ -14,6 +14,7 @@ from invlib.search import BestOf, Ledger, SwapBeam, Target, edits, improve
 from invlib.search.edits import Edit
 from invlib.search.ledger import recognised_from
 from invlib.search.swap_beam import Attempts
+from invlib.search.target import DRAFT_STEPS
 from tests import pages
 
 WORDS = [
@@ -209,6 +210,17 @@ def test_best_of_keeps_the_closest_of_its_drafts(encoder):
     assert found[-1].cosine == pytest.approx(max(cosines), abs=1e-5)
     assert found[-1].text == encoder.asked[int(np.argmax(cosines))]
     assert len({len(text.split()) for text in encoder.asked}) > 1, "drafts must differ in length"
+
+
+def test_a_search_may_be_stopped_between_two_steps_of_its_drafts(encoder):
+    target = make_target(encoder)
+    target.ledger.max_queries = 16
+    work = BestOf(16).improve(target)
+    for _ in range(DRAFT_STEPS + 1):  # the masks, then every step
+        next(work)
+        assert encoder.asked == []
+    next(work)
+    assert len(encoder.asked) == target.ledger.queries > 1
 
 
 def test_a_close_enough_text_ends_the_search(encoder):

@@ -213,7 +213,7 @@ def test_one_batch_can_be_learned_by_heart(tiny, corpus, uninterrupted, optimize
         trainer.step = 4
         losses.append(trainer.update([make_batch(pairs, batches, n, config, accelerator)])[0])
     assert np.mean(losses[:3]) > 5
-    assert np.mean(losses[-10:]) < 0.5
+    assert np.median(losses[-30:]) < 0.5  # one that masks little weighs many times as much as its neighbours
 
 
 @pytest.fixture
