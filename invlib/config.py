@@ -43,6 +43,7 @@ class ModelConfig(Checked):
     null_embedding: bool = within(FLAG, default=False)  # a learned "no vector", for the unconditional prior
     standardize: bool = within(FLAG, default=False)  # centre and scale the embedding by training statistics
     noise_condition: bool = within(FLAG, default=False)  # the model may be told how noisy the vector is
+    corrector_dim: int = within(whole(0, 2**16), default=0)  # of a corrector, which hears the last try; 0: none
     logit_temperature: float = within(POSITIVE, default=1.0)  # what the logits are divided by
     fingerprint: str | None = None  # of the tokenizer it was trained with; see checkpoint.identity
 
@@ -85,6 +86,7 @@ class TrainingConfig(Checked):
     weighting: str = within(one_of("nelbo", "low_variance"), default="nelbo")  # see losses.diffusion_loss
     condition_dropout: float = within(PART, default=0.0)  # share of the vectors replaced by the null embedding
     noise_share: float = within(PART, default=0.0)  # share of vectors with noise; the model is told how much
+    drafts: int = within(whole(0, 2**31 - 1), default=0)  # that a corrector learns from, see training.drafts
     max_noise: float = within(POSITIVE, default=1.5)  # levels are uniform up to this; see ConditionalMDLM.condition
     trained: str = "*"  # which weights, by a pattern of their names; "length_head.*" trains that head alone, anew
     start_from: str | None = None  # a checkpoint whose weights and tokenizer are the start

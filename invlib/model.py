@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invlib.config import ModelConfig
+from invlib.corrector import NOISE_RATES, Corrector, Hypothesis, rates_of
 from invlib.errors import InputError
 from invlib.masking import length_mask
 
 BERT_NORM_EPS = 1e-12
 ROUND = 32  # rows of a large product are padded to a multiple
-NOISE_RATES = tuple(2.0**k for k in range(-2, 6))  # per unit of noise level: from very noisy to hardly noisy
 
 Vectors = Float[Tensor, "batch embed"]
 Condition = Float[Tensor, "batch hidden"]
@@ -45,6 +45,7 @@ class Modulation:
     gate: Told | None  # None in a model without gates
     final_scale: Condition
     final_shift: Condition
+    places: Stream | None = None  # what a hypothesis says at every place; None without one
 
     @staticmethod
     def cat(parts: Sequence["Modulation"]) -> "Modulation":
@@ -182,6 +183,8 @@ class ConditionalMDLM(nn.Module):
         if config.noise_condition:
             self.noise_proj = nn.Linear(len(NOISE_RATES), hidden, bias=False)
             nn.init.zeros_(self.noise_proj.weight)
+        if config.corrector_dim:
+            self.corrector = Corrector(config)
         if config.null_embedding:
             self.null_embedding = nn.Parameter(torch.zeros(config.embedding_cond_dim))
         if config.standardize:
@@ -202,24 +205,41 @@ class ConditionalMDLM(nn.Module):
         weight = self.blocks[0].ff[0].weight
         return str(weight.dtype).removeprefix("torch.") if isinstance(weight, Tensor) else "int8"
 
-    def condition(self, embedding: Vectors, null: Rows | None = None, noise_level: Levels | None = None) -> Condition:
+    def condition(
+        self,
+        embedding: Vectors,
+        null: Rows | None = None,
+        noise_level: Levels | None = None,
+        hypothesis: Hypothesis | None = None,
+    ) -> Condition:
         """The projected embedding; rows marked in `null` get the learned null embedding instead.
 
         noise_level: σ√d, the length of the Gaussian noise in a vector beside its own length of 1 (before the sum was
           brought back to unit length). Zero, and None, say that the vectors are clean.
+        hypothesis: the last try at the texts, which a corrector hears too.
 
-        Raises `InputError` for a wrong dimension, or for `null` or `noise_level` in a model trained without them.
+        Raises `InputError` for a wrong dimension, or for what the model was trained without.
         """
-        embedding = self._standardized(embedding)
+        standard = self._standardized(embedding)
         if null is not None:
             if not self.config.null_embedding:
                 raise InputError("this checkpoint has no null embedding, so it has no unconditional prior")
-            embedding = torch.where(null[:, None], self.null_embedding, embedding)
-        x = self.cond_proj[0](embedding)
+            standard = torch.where(null[:, None], self.null_embedding, standard)
+        x = self.cond_proj[0](standard)
         if noise_level is not None:
             features = self._noise_features(noise_level)  # before the projection, which not every model has
             x = x + self.noise_proj(features)
-        return self.cond_proj[1:](x)
+        x = self.cond_proj[1:](x)
+        if hypothesis is not None:
+            heard = self._corrections(embedding, hypothesis)  # before the projection, which not every model has
+            x = x + self.corrector.to_condition(heard)
+        return x
+
+    def _corrections(self, embedding: Vectors, hypothesis: Hypothesis) -> Float[Tensor, "batch corrector"]:
+        if not self.config.corrector_dim:
+            raise InputError("this checkpoint has no corrector, it hears no hypothesis; omit it")
+        residual = embedding.float() - hypothesis.vectors.float()
+        return self.corrector(residual, self._standardized(hypothesis.vectors), hypothesis.lengths)
 
     def _standardized(self, embedding: Vectors) -> Vectors:
         config, found = self.config, embedding.shape[-1]
@@ -235,26 +255,43 @@ class ConditionalMDLM(nn.Module):
         """1 - exp(-rate · level): all zero at level 0, so that the condition says nothing of a clean vector."""
         if not self.config.noise_condition:
             raise InputError("this checkpoint has no noise condition, it takes vectors for clean; omit noise_level")
-        rates = NOISE_RATES[0] * 2.0 ** torch.arange(len(NOISE_RATES), device=noise_level.device)
-        return (1 - torch.exp(-noise_level.float()[:, None] * rates)).to(self.dtype)
+        return rates_of(noise_level).to(self.dtype)
 
-    def modulation(self, embedding: Vectors, null: Rows | None = None, noise_level: Levels | None = None) -> Modulation:
-        """What `embedding` tells every layer. Compute it once, pass it to every step."""
-        condition = self.condition(embedding, null, noise_level)
+    def modulation(
+        self,
+        embedding: Vectors,
+        null: Rows | None = None,
+        noise_level: Levels | None = None,
+        hypothesis: Hypothesis | None = None,
+    ) -> Modulation:
+        """What `embedding` tells every layer, see `condition`. Compute it once, pass it to every step."""
+        condition = self.condition(embedding, null, noise_level, hypothesis)
         layers = (zip(block.adaln1(condition), block.adaln2(condition), strict=True) for block in self.blocks)
         kinds = zip(*layers, strict=True)  # scale, shift (and gate): of every layer, of both sublayers
         scale, shift, *gate = (torch.stack([torch.stack(both, dim=1) for both in kind], dim=1) for kind in kinds)
-        return Modulation(scale, shift, *(gate or [None]), *self.final_norm(condition))
+        places = None if hypothesis is None else self._said_at_places(hypothesis)
+        return Modulation(scale, shift, *(gate or [None]), *self.final_norm(condition), places)
 
-    def length_logits(self, embedding: Vectors, noise_level: Levels | None = None) -> Float[Tensor, "batch length"]:
+    def _said_at_places(self, hypothesis: Hypothesis) -> Stream:
+        inside = length_mask(hypothesis.lengths, hypothesis.tokens.shape[1])
+        return self.corrector.to_places(self.token_embed(hypothesis.tokens) * inside[..., None])
+
+    def length_logits(
+        self, embedding: Vectors, noise_level: Levels | None = None, hypothesis: Hypothesis | None = None
+    ) -> Float[Tensor, "batch length"]:
         """Logits of the number of tokens; column l stands for a length of l + 1."""
-        if not self.config.length_dim:
-            return self.length_head(self.condition(embedding, noise_level=noise_level))
-        inputs = self._standardized(embedding)
-        if self.config.noise_condition:
-            noise_level = embedding.new_zeros(len(embedding)) if noise_level is None else noise_level
-            inputs = torch.cat([inputs, self._noise_features(noise_level)], dim=1)
-        return self.length_head(inputs)
+        if self.config.length_dim:
+            inputs = self._standardized(embedding)
+            if self.config.noise_condition:
+                noise_level = embedding.new_zeros(len(embedding)) if noise_level is None else noise_level
+                inputs = torch.cat([inputs, self._noise_features(noise_level)], dim=1)
+        else:
+            inputs = self.condition(embedding, noise_level=noise_level)
+        x = self.length_head[0](inputs)
+        if hypothesis is not None:
+            heard = self._corrections(embedding, hypothesis)
+            x = x + self.corrector.to_length(heard)
+        return self.length_head[1:](x)
 
     def predicted_lengths(self, embedding: Vectors, noise_level: Levels | None = None) -> Lengths:
         """The number of tokens to decode: the median, which has the least expected distance to the true one.
@@ -286,6 +323,8 @@ class ConditionalMDLM(nn.Module):
         """The residual stream after `num_layers` blocks (all of them by default)."""
         visible = None if lengths is None else length_mask(lengths, xt.shape[1])
         x = self.token_embed(xt) + self.pos_embed.weight[: xt.shape[1]]
+        if modulation.places is not None:
+            x = x + modulation.places[:, : xt.shape[1]]
         if self.config.post_norm:
             x = self.embed_norm(x)
         for block, told in zip(self.blocks[:num_layers], modulation.layers(), strict=False):

@@ -1,7 +1,7 @@
 """The encoder in the loop: drafts are re-encoded, compared with the vector and mended.
 
-Two strategies that compose, `search=(BestOf(32), SwapBeam(8))`: the second takes over what the first one found. Both
-go through one `Ledger`, which encodes no text twice and never asks more often than it may.
+Three strategies that compose, `search=(BestOf(16), Rewrite(), SwapBeam())`: each takes over what the one before found.
+All go through one `Ledger`, which encodes no text twice and never asks more often than it may.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +10,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from invlib.search.ledger import Encode, Found, Ledger, Tokens
+from invlib.search.rewrite import Rewrite
 from invlib.search.strategy import STRATEGIES, BestOf, Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
-__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Strategy", "SwapBeam", "Target"]
+__all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Rewrite", "Strategy", "SwapBeam", "Target"]
 __all__ += ["closest", "improve", "search_all"]
 
 

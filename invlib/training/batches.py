@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invlib.config import Config
+from invlib.corrector import Hypothesis
 from invlib.errors import InputError
 from invlib.masking import mask_tokens, stratified_counts
 from invlib.training.pairs import Pairs, Rows
@@ -35,7 +36,20 @@ class Batch:
     any_noise_level: Float[Tensor, "rows"] | None
     any_length: Int[Tensor, "rows"]
     size: int  # rows over all processes: what the loss is averaged over
+    hypothesis: Hypothesis | None = None  # of the sequences, where they are to be corrected
+    any_hypothesis: Hypothesis | None = None
     places: Int[Tensor, "masked"] | None = None  # where xt, flattened, is masked; None: not known before it is asked
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Texts to be corrected: a hypothesis for each of some rows of the pairs [drafts], where the training runs."""
+
+    rows: Int[np.ndarray, "drafts"]
+    hypotheses: Hypothesis
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class Mix:
@@ -112,13 +126,20 @@ class EqualLengthBatches:
 
 
 def make_batch(
-    pairs: Pairs, batches: EqualLengthBatches, number: int, config: Config, accelerator: Accelerator
+    pairs: Pairs,
+    batches: EqualLengthBatches,
+    number: int,
+    config: Config,
+    accelerator: Accelerator,
+    drafts: Drafts | None = None,
 ) -> Batch:
     """This process's share of micro-batch `number`, masked. The whole batch is drawn alike on every process.
 
+    drafts: what is to be corrected; the batches are then of these. A corrector never hears the null embedding.
     Nothing waits for an accelerator: the host knows how many tokens it has masked.
     """
-    rows = np.sort(batches.rows(number))  # in file order: memory maps like it
+    own = np.sort(batches.rows(number))  # in file order: memory maps like it
+    rows = own if drafts is None else drafts.rows[own]
     length, device = int(pairs.lengths[rows[0]]), accelerator.device
     seed = int(np.random.SeedSequence([config.training.seed, number]).generate_state(1, np.uint64)[0]) >> 1
     host = torch.Generator().manual_seed(seed)
@@ -128,8 +149,10 @@ def make_batch(
     counts = stratified_counts(lengths, host)[torch.randperm(len(rows), generator=host)]
     x0 = _taken(pairs.tokens, rows, device)[:, :length].long()
     xt = mask_tokens(x0, _sent(lengths, device), _sent(counts, device), config.model.mask_token_id, large)
-    dropped = torch.rand(len(rows), generator=large, device=device) < config.training.condition_dropout
-    any_rows = batches.any_rows(number, torch.rand(len(rows), generator=host).numpy())
+    dropout = 0.0 if drafts else config.training.condition_dropout
+    dropped = torch.rand(len(rows), generator=large, device=device) < dropout
+    any_own = batches.any_rows(number, torch.rand(len(rows), generator=host).numpy())
+    any_rows = any_own if drafts is None else drafts.rows[any_own]
     noisy = [_maybe_noisy(_taken(pairs.embeddings, own, device), config, large) for own in (rows, any_rows)]
     any_length = _sent(torch.from_numpy(pairs.lengths[any_rows].astype(np.int64)), device)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -138,7 +161,8 @@ def make_batch(
     is_masked = (shares[3] == config.model.mask_token_id).flatten()
     # A stable sort, not `nonzero`, whose size only the device would know.
     places = is_masked.int().argsort(descending=True, stable=True)[: int(counts[share].sum())]
-    return Batch(*shares, size=len(rows), places=places)
+    seen = [drafts and drafts.hypotheses.rows(_sent(torch.from_numpy(each[share]), device)) for each in (own, any_own)]
+    return Batch(*shares, len(rows), *seen, places)
 
 
 def _taken(values: np.ndarray | Rows | Tensor, rows: np.ndarray, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ was killed needs no saved random state to go on to the same weights, bit for bit
 run knows the whole batch and takes its share.
 """
 
+import copy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,9 +24,10 @@ from invlib.errors import InputError
 from invlib.model import ConditionalMDLM
 from invlib.sampler import denoise
 from invlib.tokenizer import Tokenizer
-from invlib.training.batches import EqualLengthBatches, Mix, make_batch
+from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
 from invlib.training.compute import matmul_peak
 from invlib.training.cuts import SOURCE, with_cuts
+from invlib.training.drafts import Drafting
 from invlib.training.packed import ENCODER, PackedPairs, read_encoder
 from invlib.training.pairs import Pairs
 from invlib.training.run import Run
@@ -35,27 +37,36 @@ from invlib.training.trainer import Trainer
 
 VALIDATION_ROWS = 512
 VALIDATION_STEPS = 8
+DRAFTED = (0.0, 0.4)  # shares of the training after which drafts are made
 
 
 def training_loop(
-    trainer: Trainer, pairs: Pairs, rows: np.ndarray, config: Config, *, box: TimeBox | None = None, compiled=False
+    trainer: Trainer,
+    pairs: Pairs,
+    rows: np.ndarray,
+    config: Config,
+    *,
+    box: TimeBox | None = None,
+    compiled: bool = False,
+    drafting: Drafting | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train on `rows` of the pairs from `trainer.step` to max_steps, or to the end of the box; yields after every step.
 
+    drafting: half of what is seen are then drafts to be corrected, made at the beginning and anew in the middle.
     The losses of a record are tensors: who reads them waits for the device. Raises what a `TimeBox` raises.
     """
     training = config.training
-    mix = Mix.by_source(pairs, rows, _shares(config.data), training.seed)
-    batches = EqualLengthBatches(pairs.lengths, mix, training.batch_size)
+    feed = Feed(pairs, rows, config, trainer, drafting)
     if compiled:
-        trainer.compile(make_batch(pairs, batches, 0, config, trainer.accelerator))
+        trainer.compile(feed.sequences(0))
+    feed.renew(0.0)
     if box is not None:
         box.begin()
     is_over = box is None and trainer.step >= training.max_steps
     while not is_over:
+        feed.renew(trainer.step / training.max_steps if box is None else box.passed)
         first = trainer.step * training.grad_accum
-        numbers = range(first, first + training.grad_accum)
-        micro = [make_batch(pairs, batches, number, config, trainer.accelerator) for number in numbers]
+        micro = [feed.batch(number) for number in range(first, first + training.grad_accum)]
         loss, length_loss = trainer.update(micro, None if box is None else box.passed)
         if box is not None:
             box.check(trainer.step, training.warmup_steps)
@@ -68,6 +79,39 @@ def training_loop(
             "samples": sum(batch.size for batch in micro),
             "is_last": is_over,
         }
+
+
+class Feed:
+    """Micro-batches by number: sequences, and every other one drafts to be corrected where there is `drafting`."""
+
+    def __init__(self, pairs: Pairs, rows: np.ndarray, config: Config, trainer: Trainer, drafting: Drafting | None):
+        self.pairs, self.config, self.trainer, self.drafting = pairs, config, trainer, drafting
+        self.mix = Mix.by_source(pairs, rows, _shares(config.data), config.training.seed)
+        self.batches = self._batches(pairs.lengths, self.mix)
+        self.drafts, self.drawn = None, 0
+
+    def _batches(self, lengths: np.ndarray, mix: Mix) -> EqualLengthBatches:
+        return EqualLengthBatches(lengths, mix, self.config.training.batch_size)
+
+    def renew(self, over: float) -> None:
+        """Drafts at the beginning, later new ones, some corrected once and twice. over: the share of the training."""
+        while self.drafting and self.drawn < sum(over >= begins for begins in DRAFTED):
+            model = copy.deepcopy(self.trainer.ema).to(self.trainer.worker.dtype)
+            self.drafts = self.drafting(model, self.mix.rows(self.drawn), self.drawn, 2 * self.drawn)
+            every = Mix([np.arange(len(self.drafts))], [1.0], self.config.training.seed)
+            self.batches_of_drafts = self._batches(self.pairs.lengths[self.drafts.rows], every)
+            self.drawn += 1
+
+    def sequences(self, number: int) -> Batch:
+        """Micro-batch `number` as it is without drafts."""
+        return make_batch(self.pairs, self.batches, number, self.config, self.trainer.accelerator)
+
+    def batch(self, number: int) -> Batch:
+        """Micro-batch `number`."""
+        if self.drafts is None or number % 2:
+            return self.sequences(number)
+        batches, accelerator = self.batches_of_drafts, self.trainer.accelerator
+        return make_batch(self.pairs, batches, number, self.config, accelerator, self.drafts)
 
 
 @torch.inference_mode()
@@ -141,8 +185,7 @@ def start(
     texts, valid: text files, or folders that `pack` wrote, one of them with the encoder. minutes: see `TimeBox`.
     encoder: one that is open, or `KnownVectors`, instead of the configuration's.
     """
-    if config.training is None:
-        raise InputError("the configuration has no training: section; see configs/minilm.yaml")
+    _check_training(config)
     box = None if minutes is None else TimeBox(minutes, config.training.decay_share)
     if box is not None and accelerator.num_processes > 1:
         raise InputError("--minutes is for one process: several would not end in the same step")
@@ -164,7 +207,15 @@ def start(
     run = Run(out, config, Trainer(model, config.training, accelerator), tokenizer, data)
     run.resume()
     near = pairs.on(accelerator.device) if home or accelerator.device.type != "cpu" else pairs
-    train(run, (near, train_rows), (held_out, valid_rows), box=box, compiled=compiled)
+    drafting = Drafting(near, encoder, tokenizer, out, config.training) if config.training.drafts else None
+    train(run, (near, train_rows), (held_out, valid_rows), box=box, compiled=compiled, drafting=drafting)
+
+
+def _check_training(config: Config) -> None:
+    if config.training is None:
+        raise InputError("the configuration has no training: section; see configs/minilm.yaml")
+    if config.training.drafts and not config.model.corrector_dim:
+        raise InputError("drafts are for a corrector; set corrector_dim in the model section, or drafts to 0")
 
 
 def _encoder(

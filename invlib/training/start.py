@@ -20,7 +20,8 @@ from invlib.tokenizer import Tokenizer
 from invlib.training.pairs import Pairs, read_texts
 from invlib.training.vocabulary import prune
 
-NEW_PARTS = (("noise_condition", False), ("length_dim", 0))  # what a continued checkpoint may have had not yet
+# What a continued checkpoint may have had not yet.
+NEW_PARTS = (("noise_condition", False), ("length_dim", 0), ("corrector_dim", 0))
 FOREIGN_KEYS = ("encoder_model", "embedding_cond_dim")  # of another encoder, whose vectors are aligned first
 FREE_KEYS = ("logit_temperature", "vocab_size", "mask_token_id", "decoder_tokenizer", "fingerprint", *FOREIGN_KEYS)
 ALIGNED = 10_000  # pairs that the alignment is learnt from

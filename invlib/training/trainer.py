@@ -77,7 +77,7 @@ class Trainer:
                 group["lr"] = group["initial_lr"] * lr_factor
         for batch in batches:
             rows, length = batch.x0.shape
-            kind = (length, rows > 0)  # an empty share costs nothing
+            kind = (length, rows > 0, batch.hypothesis is None)  # an empty share costs nothing
             found, flops = self._meter(kind, functools.partial(self._backward, batch), max(1, rows))
             losses += found / len(batches)
             self.flops += flops
@@ -112,7 +112,7 @@ class Trainer:
         dropped = batch.dropped if model.config.null_embedding else None
         with torch.random.fork_rng(devices=[]):  # dropout depends on the step alone
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
-            modulation = model.modulation(batch.embedding, dropped, batch.noise_level)
+            modulation = model.modulation(batch.embedding, dropped, batch.noise_level, batch.hypothesis)
             x = model.hidden_states(batch.xt, modulation)
         return diffusion_loss(
             model.final_states(x, modulation, places),
@@ -127,8 +127,8 @@ class Trainer:
     def _length_loss(self, batch: Batch) -> Tensor:
         if not self.worker.config.length_head:
             return torch.zeros((), device=batch.x0.device)
-        logits = self.worker.length_logits(batch.any_embedding, batch.any_noise_level).float()
-        return F.cross_entropy(logits, batch.any_length - 1)
+        told = batch.any_embedding, batch.any_noise_level, batch.any_hypothesis
+        return F.cross_entropy(self.worker.length_logits(*told).float(), batch.any_length - 1)
 
     def _collect_gradients(self, num_batches: int) -> None:
         """Worker gradients → fp32 gradients of the masters, averaged over micro-batches, summed over processes."""

@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as arrays
 import invlib
 from invlib import InputError, metrics, perturb, policies
 from invlib.config import load_config
-from invlib.search import BestOf, SwapBeam
+from invlib.search import BestOf, Rewrite, SwapBeam
 from tests.hostile.counts import end
 from tests.hostile.files import VALUES, tokenizer
 from tests.speed.untrained import untrained
@@ -164,7 +164,11 @@ class Faces:
     def fields() -> list[tuple[type, str]]:
         kinds = [getattr(perturb, name) for name in perturb.__all__]
         kinds = [own for own in kinds if isinstance(own, type) and own.__name__ != "Perturbed"]
-        return [(own, name) for own in [*kinds, BestOf, SwapBeam] for name in getattr(own, "__dataclass_fields__", ())]
+        return [
+            (own, name)
+            for own in [*kinds, BestOf, Rewrite, SwapBeam]
+            for name in getattr(own, "__dataclass_fields__", ())
+        ]
 
     @staticmethod
     def strengths() -> list[tuple[Callable, str]]:

@@ -411,14 +411,32 @@ def safetensors_header(rng: random.Random, place: Path) -> Path:
 @kind
 def configured(rng: random.Random, place: Path) -> Path:
     """One or two keys with values of all sorts."""
-    keys = [*SHAPE, "dropout", "post_norm", "length_dim", "noise_condition", "logit_temperature", "fingerprint"]
+    keys = [
+        *SHAPE,
+        "dropout",
+        "post_norm",
+        "length_dim",
+        "noise_condition",
+        "corrector_dim",
+        "logit_temperature",
+        "fingerprint",
+    ]
     return folder(place, shape={key: rng.choice(VALUES) for key in rng.sample(keys, rng.choice([1, 1, 2]))})
 
 
 @kind
 def huge_shape(rng: random.Random, place: Path) -> Path:
     """A shape that would take years to build, declared over a few thousand weights."""
-    keys = ["vocab_size", "max_seq_len", "hidden_dim", "num_layers", "ff_dim", "embedding_cond_dim", "length_dim"]
+    keys = [
+        "vocab_size",
+        "max_seq_len",
+        "hidden_dim",
+        "num_layers",
+        "ff_dim",
+        "embedding_cond_dim",
+        "length_dim",
+        "corrector_dim",
+    ]
     sizes = {key: rng.choice([512, 2**16, 2**20, 2**24, 10**9, 10**15]) for key in rng.sample(keys, rng.choice([1, 2]))}
     return folder(place, shape=sizes)
 
@@ -428,7 +446,7 @@ def other_shape(rng: random.Random, place: Path) -> Path:
     """A shape near the true one: other heads, layers, options."""
     changes = [{"num_heads": 2}, {"num_heads": 16}, {"num_layers": 1}, {"num_layers": 3}, {"gate": False}]
     changes += [{"tie_embeddings": False}, {"post_norm": True}, {"mask_token_id": 0}, {"mask_token_id": 39}]
-    changes += [{"standardize": False}, {"length_dim": 4}, {"vocab_size": 41}, {"max_seq_len": 7}]
+    changes += [{"standardize": False}, {"length_dim": 4}, {"corrector_dim": 4}, {"vocab_size": 41}, {"max_seq_len": 7}]
     return folder(place, shape={**rng.choice(changes), "fingerprint": rng.choice([None, "0" * 64])})
 
 

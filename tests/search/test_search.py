@@ -56,7 +56,7 @@ class BagOfWords:
         return vector / np.linalg.norm(vector)
 
 
-def indifferent(lengths, toward):
+def indifferent(lengths, toward, hypothesis):
     """A denoiser to which all words are alike."""
 
     def predict(xt, rows, at):
@@ -123,9 +123,9 @@ def test_single_edits_alone_need_more_queries_than_combined_ones(encoder, monkey
 def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_refills(encoder):
     heard = []
 
-    def listening(lengths, toward):
+    def listening(lengths, toward, hypothesis):
         heard.append(toward)
-        return indifferent(lengths, toward)
+        return indifferent(lengths, toward, hypothesis)
 
     target = make_target(encoder)
     target.denoiser = listening
@@ -140,7 +140,7 @@ def test_the_denoiser_listens_beyond_the_vector_for_edits_and_to_the_vector_for_
 
 
 def test_alternatives_and_insertions_ask_at_one_mask_with_all_other_tokens_visible(encoder):
-    def hearing(lengths, toward):
+    def hearing(lengths, toward, hypothesis):
         def predict(xt, rows, at):
             return torch.stack([torch.eye(len(WORDS))[row[row != MASK]].sum(0) for row in xt])
 

@@ -97,7 +97,7 @@ def test_a_length_head_on_the_vector_itself_hears_the_guess(naive, everywhere):
         model = ConditionalMDLM(config)
     weights = {
         **naive.model.state_dict(),
-        **{name: value for name, value in model.state_dict().items() if "length_head" in name},
+        **{name: value for name, value in model.state_dict().items() if "length" in name},
     }
     model = invlib.checkpoint.assemble(config, weights, Path("test"))
     own = invlib.Inverter(model, naive.tokenizer, naive.encoder)
