@@ -12,7 +12,7 @@ from invlib.encoder import check_texts
 from invlib.errors import InputError, command, nearest_name
 from invlib.inverter import Inverter
 from invlib.policies import POLICY_BY_NAME
-from invlib.search import BestOf, SwapBeam, improve
+from invlib.search import improve, standard
 from invlib.trajectory import Trajectory
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"text    {result.texts[0]}\ncosine  {result.cosines[0]:.3f} to the vector, after {cost}")
     if chosen.search:
         target, text = inverter.target(vector[0], generator=torch.Generator().manual_seed(0)), result.texts[0]
-        strategies = (BestOf(min(32, chosen.search)), SwapBeam(max_queries=chosen.search))
+        strategies = standard(chosen.search, inverter.corrects)
         for best in improve(target, strategies, [tuple(result.trajectories[0].tokens[-1].tolist())]):
             if best.text != text:
                 text = best.text

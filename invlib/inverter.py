@@ -146,6 +146,11 @@ class Inverter:
 
         return Encoder.load(self.config.encoder_model, device=self.model.device)
 
+    @property
+    def corrects(self) -> bool:
+        """Whether the checkpoint has a corrector, which `invlib.search.Rewrite` asks."""
+        return bool(self.config.corrector_dim)
+
     @cached_property
     def quick(self) -> ConditionalMDLM:
         """The model as a search asks it: for proposals, which need not be exact."""

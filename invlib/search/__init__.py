@@ -15,8 +15,22 @@ from invlib.search.strategy import STRATEGIES, BestOf, Strategy
 from invlib.search.swap_beam import SwapBeam
 from invlib.search.target import Target
 
+FEWEST = 16  # queries; so many go to drafts first
+DRAFTS = 32  # where nothing rewrites them
+REWRITTEN = 100  # queries, from which on edits find more
+
 __all__ = ["STRATEGIES", "BestOf", "Encode", "Ledger", "Rewrite", "Strategy", "SwapBeam", "Target"]
-__all__ += ["closest", "improve", "search_all"]
+__all__ += ["closest", "improve", "search_all", "standard"]
+
+
+def standard(queries: int, corrects: bool) -> tuple[Strategy, ...]:
+    """What finds most within so many queries: drafts, rewritten where a checkpoint `corrects`, then edits."""
+    drafts = FEWEST if corrects else DRAFTS
+    if queries <= drafts:
+        return (BestOf(queries),)
+    rewritten = (Rewrite(max_queries=min(REWRITTEN, queries)),) if corrects else ()
+    edited = (SwapBeam(max_queries=queries),) if queries > REWRITTEN or not corrects else ()
+    return (BestOf(drafts), *rewritten, *edited)
 
 
 def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tokens]) -> Iterator[Found]:

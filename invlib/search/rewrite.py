@@ -23,7 +23,7 @@ class Rewrite(Strategy):
 
     width: int = within(COUNT, default=4)
     each: int = within(COUNT, default=4)
-    max_queries: int = within(COUNT, default=300)
+    max_queries: int = within(COUNT, default=100)
     patience: int = within(COUNT, default=4)
     temperature: float = within(NOT_NEGATIVE, default=0.7)
     order_noise: float = within(NOT_NEGATIVE, default=1.0)

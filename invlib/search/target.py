@@ -97,7 +97,7 @@ class Target:
         )
         heard = alignment(vector) if alignment else vector
         length_probs = np.exp(inverter.length_log_probs(heard, noise_level)[0])
-        corrected = functools.partial(denoiser.length_probs, heard) if config.corrector_dim else None
+        corrected = functools.partial(denoiser.length_probs, heard) if inverter.corrects else None
         generator, device = generator or torch.Generator(), inverter.quick.device
         return cls(ledger, denoiser, length_probs, generator, device, alignment, corrected)
 

@@ -22,7 +22,7 @@ from invlib.encoder import Encoder
 from invlib.errors import InputError
 from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, score
-from invlib.search import BestOf, Strategy, SwapBeam, improve
+from invlib.search import Strategy, improve, standard
 from invlib.studies.results import cell_path, commit_of_this_clone, kept, write_table
 from invlib.studies.score import by_length, named
 from invlib.training.pairs import MIN_TOKENS, fitting, read_texts
@@ -75,7 +75,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--limit", type=int, default=500, help="only the first sentences that fit (default: 500)")
     parser.add_argument("--queries", type=int, default=1000, help="encoder queries for each sentence (default: 1000)")
-    parser.add_argument("--width", type=int, default=4, help="width of the beam (default: 4)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished sentences (default: {CACHE})")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
 
@@ -111,7 +110,7 @@ def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.Da
 
 def _search_all(inverter: Inverter, texts: Sequence[str], chosen: argparse.Namespace) -> list[dict]:
     """For every text, the closest within each budget; each is a finished cell of the cache."""
-    strategies = [BestOf(min(32, chosen.queries)), SwapBeam(chosen.width, chosen.queries)]
+    strategies = standard(chosen.queries, inverter.corrects)
     budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
     identity, best = (fingerprint(inverter.model), strategies, budgets), []
     try:

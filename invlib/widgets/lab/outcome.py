@@ -56,18 +56,18 @@ def code(run: Run) -> str:
     dtype = "" if precision == "float32" else f", dtype=torch.{precision}"
     seeded = f"torch.Generator().manual_seed({settings.seed})"
     steering = {name: _spelled(value, inverter.tokenizer) for name, value in run.steering.items() if value}
-    options = {name: repr(value) for name, value in (settings.options | steering).items()}
+    options = {name: repr(value) for name, value in (settings.options(inverter.corrects) | steering).items()}
     options |= {"policy": settings.policy, "generator": seeded}
     lines = [
         f"inverter = invlib.Inverter.load({inverter.name!r}{device}{dtype})",
         f"vectors = {_vectors(settings, inverter.config.embedding_cond_dim, seeded)}",
         f"result = inverter.invert(vectors, {', '.join(f'{name}={value}' for name, value in options.items())})",
     ]
-    return "\n".join([*_imports(settings), "", *lines])
+    return "\n".join([*_imports(settings, inverter.corrects), "", *lines])
 
 
-def _imports(settings: Settings) -> list[str]:
-    strategies = ", ".join(type(strategy).__name__ for strategy in settings.search)
+def _imports(settings: Settings, corrects: bool) -> list[str]:
+    strategies = ", ".join(type(strategy).__name__ for strategy in settings.search(corrects))
     needed = {
         "import numpy as np": settings.vector is not None and not settings.is_clean,
         "import torch\n\nimport invlib": True,

@@ -88,7 +88,7 @@ class Run:
         return int(self.steps[-1].model_calls.sum()) * (1 + (self.settings.guidance_scale != 1)) if self.steps else 0
 
     def _write(self) -> Iterator[Step]:
-        options = self.settings.options | self.steering
+        options = self.settings.options(self.inverter.corrects) | self.steering
         options = {name: value for name, value in options.items() if name not in ("search", "verify")}
         streams = row_streams(options.pop("candidates", 1), torch.Generator().manual_seed(self.settings.seed))
         yield from self._drafts(streams, **options)
@@ -127,7 +127,7 @@ class Run:
         target = self.inverter.target(self.vector, pinned=self.steering.get("pinned"), generator=stream)
         drafts = [tuple(row) for row in self.steps[-1].tokens.tolist()]
         ledger, calls, queries = target.ledger, self.model_calls, self.encoder_queries
-        for best in improve(target, self.settings.search, drafts):
+        for best in improve(target, self.settings.search(self.inverter.corrects), drafts):
             self.found, self.cosine = best, best.cosine
             self.model_calls, self.encoder_queries = calls + target.model_calls, queries + ledger.queries
             self.draft_cosine = self.draft_cosine or next(iter(ledger.found.values())).cosine

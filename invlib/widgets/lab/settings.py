@@ -13,9 +13,8 @@ from invlib.config import from_dict
 from invlib.errors import InputError
 from invlib.inverter import check_vectors
 from invlib.policies import POLICY_BY_NAME
-from invlib.search import BestOf, Strategy, SwapBeam
+from invlib.search import Strategy, standard
 
-DRAFTS = 32  # encoded before a search edits the closest of them
 LABELS = {"num_steps": "steps", "max_queries": "the search budget", "guidance_scale": "the guidance"} | {
     name: f"the {name}" for name in ("text", "perturbation", "strength", "policy", "seed")
 }
@@ -119,22 +118,18 @@ class Settings:
         """What happens to the vector before it is inverted."""
         return KINDS[self.perturbation].make(self.strength, embed_dim)
 
-    @property
-    def options(self) -> dict[str, Any]:
+    def options(self, corrects: bool) -> dict[str, Any]:
         """The options of `Inverter.invert`, but for the generator."""
         options: dict[str, Any] = {"num_steps": self.num_steps, "policy": POLICY_BY_NAME[self.policy]}
         if self.candidates > 1:
             options |= {"candidates": self.candidates, "order_noise": 1.0}
         if self.guidance_scale != 1:
             options["guidance_scale"] = self.guidance_scale
-        return options | ({"search": self.search} if self.max_queries else {"verify": True})
+        return options | ({"search": self.search(corrects)} if self.max_queries else {"verify": True})
 
-    @property
-    def search(self) -> tuple[Strategy, ...]:
-        """The best of some drafts, then edits, within the budget; none without one."""
-        if self.max_queries <= DRAFTS:
-            return (BestOf(self.max_queries),) if self.max_queries else ()
-        return (BestOf(DRAFTS), SwapBeam(max_queries=self.max_queries))
+    def search(self, corrects: bool) -> tuple[Strategy, ...]:
+        """Of a checkpoint that `corrects` or does not; none without a budget."""
+        return standard(self.max_queries, corrects) if self.max_queries else ()
 
 
 def out_of_range(name: str, low: float, most: float, value: float) -> InputError:
