@@ -5,6 +5,7 @@ through: torn (half of it on disk), written, flushed, replaced.
 """
 
 import contextlib
+import dataclasses
 import errno
 import io
 import itertools
@@ -34,6 +35,7 @@ from invlib import Encoder, Inverter, perturb
 from invlib.audit import Audit, open_source
 from invlib.config import load_config
 from invlib.errors import command
+from invlib.model import ConditionalMDLM
 from invlib.studies.sweep import sweep
 from invlib.training import __main__ as training
 from invlib.training import loop, pairs
@@ -45,14 +47,25 @@ FULL = ("the disk is full", "MB left")
 Work = Callable[[Path], object]
 
 
+def small_inverter(encoder: Encoder) -> Inverter:
+    """The bundled checkpoint's shape and pieces with few weights: what is written is tried here, not what is read."""
+    bundled = Inverter.load("minilm", encoder=encoder)
+    few = {"hidden_dim": 32, "num_heads": 2, "num_layers": 1, "ff_dim": 32, "length_dim": 0, "corrector_dim": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ConditionalMDLM(dataclasses.replace(bundled.config, **few)).requires_grad_(False).eval()
+    small = Inverter(model, bundled.tokenizer, encoder)
+    small.name = bundled.name
+    return small
+
+
 class Works:
     """The four kinds of work, each a function of the folder it writes into."""
 
     def __init__(self, place: Path):
         torch.set_num_threads(1)
         self.encoder, self.place = Encoder.load(), place
-        self.inverter = Inverter.load("minilm", encoder=self.encoder)
-        self.inverter.encode = self.encoder.encode
+        self.inverter = small_inverter(self.encoder)
         subjects, verbs, things = (
             ("dog", "cat", "child", "baker"),
             ("sees", "finds", "draws"),
