@@ -40,6 +40,8 @@ def improve(target: Target, strategies: Sequence[Strategy], drafts: Sequence[Tok
     what was found stays in `target.ledger`.
     """
     ledger = target.ledger
+    for strategy in strategies:
+        strategy.check(target)
     for number, strategy in enumerate(strategies):
         ledger.max_queries = strategy.budget(ledger.queries)
         if number == 0:

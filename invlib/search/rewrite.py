@@ -31,11 +31,13 @@ class Rewrite(Strategy):
     def budget(self, queries: int) -> int:
         return max(queries, self.max_queries)
 
+    def check(self, target: Target) -> None:
+        if not target.corrects:
+            raise InputError("this checkpoint has no corrector, which Rewrite needs; search with BestOf and SwapBeam")
+
     def improve(self, target: Target) -> Iterator[None]:
         """The first round may have to write the texts that it needs."""
         ledger, fruitless, how = target.ledger, 0, (self.temperature, self.order_noise)
-        if not target.corrects:
-            raise InputError("this checkpoint has no corrector, which Rewrite needs; search with BestOf and SwapBeam")
         if ledger.queries < AT_FIRST:
             ledger.score((yield from target.draft(AT_FIRST - ledger.queries, *how)))
             yield

@@ -17,6 +17,9 @@ class Strategy(Checked):
         """How many queries there may be in all after `queries`."""
         raise NotImplementedError
 
+    def check(self, target: Target) -> None:
+        """Raise `InputError` where the target lacks what the strategy needs; asked before the first query."""
+
     def improve(self, target: Target) -> Iterator[None]:
         """One piece of work for every yield, so that whoever iterates may stop."""
         raise NotImplementedError

@@ -90,6 +90,7 @@ class Works:
     def training(self, folder: Path) -> None:
         values = yaml.safe_load((ROOT / "configs" / "tiny.yaml").read_text())
         values["data"] = {"data_dir": str(folder / "pairs"), "val_split": 0.1}
+        values["model"]["corrector_dim"], values["training"]["drafts"] = 8, 12
         config = self.place / "tiny.yaml"
         config.write_text(yaml.safe_dump(values))
         arguments = ["--config", str(config), "--text", str(self.place / "corpus.txt"), "--out", str(folder / "run")]

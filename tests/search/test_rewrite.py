@@ -96,7 +96,8 @@ def test_it_hears_mapped_vectors_where_the_ledger_is_another_encoders(encoder):
 
 def test_a_checkpoint_without_a_corrector_is_told_so(encoder):
     with pytest.raises(InputError, match="no corrector, which Rewrite needs; search with BestOf and SwapBeam"):
-        run(make_target(encoder), Rewrite())
+        run(make_target(encoder), BestOf(4), Rewrite())
+    assert encoder.asked == [], "said before the first query"
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"each": -1}, {"patience": 0}, {"temperature": -1}])
