@@ -95,7 +95,7 @@ class Target:
             pinned=pinned or {},
             stop_cosine=recognised_from(0.0 if alignment else noise_level, len(vector)),
         )
-        heard = alignment(vector) if alignment else vector
+        heard = alignment(vector)[0] if alignment else vector
         length_probs = np.exp(inverter.length_log_probs(heard, noise_level)[0])
         corrected = functools.partial(denoiser.length_probs, heard) if inverter.corrects else None
         generator, device = generator or torch.Generator(), inverter.quick.device

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import invlib
+from invlib.alignment import Alignment
 from invlib.errors import InputError
 from invlib.search import BestOf, Rewrite, SwapBeam, improve
 from tests.search.test_search import MASK, TRUTH, WORDS, BagOfWords, indifferent, make_target, nowhere, tokens
@@ -92,6 +94,30 @@ def test_it_hears_mapped_vectors_where_the_ledger_is_another_encoders(encoder):
     told = next(each for each in heard if each is not None)
     assert told.tokens.shape[1] == TOP and (told.tokens[0, int(told.lengths[0]) :] == MASK).all()
     assert any(np.allclose(-own.vector, told.vectors[0]) for own in aim.ledger.found.values())
+
+
+class Mirrored(Alignment):
+    """An alignment of an encoder whose vectors point the other way."""
+
+    foreign_dim = 384
+
+    def __init__(self):
+        pass
+
+    def __call__(self, vectors):
+        return -np.atleast_2d(vectors)
+
+
+@pytest.mark.parametrize("alignment", [None, Mirrored()])
+def test_the_bundled_checkpoint_rewrites_under_noise_and_through_an_alignment(alignment):
+    inverter = invlib.Inverter.load("minilm")
+    sign = -1 if alignment else 1
+    encode = lambda texts: sign * inverter.encoder.encode(texts)  # noqa: E731
+    (vector,) = encode(["The fridge makes a strange noise."])
+    generator = torch.Generator().manual_seed(0)
+    aim = inverter.target(vector, encode=encode, alignment=alignment, generator=generator, noise_level=0.1)
+    found = list(improve(aim, [BestOf(8), Rewrite(max_queries=40)], []))
+    assert found[-1].cosine > 0.99 and found[-1].cosine > found[0].cosine
 
 
 def test_a_checkpoint_without_a_corrector_is_told_so(encoder):
