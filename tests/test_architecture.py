@@ -155,7 +155,7 @@ def test_imports_run_downwards():
     [
         (2576, lambda module: module in MODEL_AND_SAMPLER),
         (3205, lambda module: "/" not in module),
-        (15545, lambda module: True),
+        (15550, lambda module: True),
     ],
     ids=["model and sampler", "top of invlib", "all of invlib"],
 )

@@ -75,7 +75,6 @@ def adapting(
     path = checkpoint.locate(name)
     if not path.is_dir():
         raise InputError(f"{path} is no folder that training wrote; only such a checkpoint can be adapted")
-    model = replace(
-        load_config(path / "config.yaml").model, encoder_model=known.name, embedding_cond_dim=known.embed_dim
-    )
+    new = {"encoder_model": known.name, "embedding_cond_dim": known.embed_dim, "corrector_dim": 0}
+    model = replace(load_config(path / "config.yaml").model, **new)  # a corrector knows its own encoder alone
     return Config(model, replace(TRAINING, start_from=name), DataConfig(str(out / "pairs"), val_split=0.02)), known

@@ -93,10 +93,13 @@ def _continued(
     before, shape = checkpoint.read(config.training.start_from)
     for name, new in dataclasses.asdict(config.model).items():
         old = getattr(shape, name)
-        if name not in FREE_KEYS and old != new and (name, old) not in NEW_PARTS:
+        is_left_out = name == "corrector_dim" and not new
+        if name not in FREE_KEYS and old != new and (name, old) not in NEW_PARTS and not is_left_out:
             found = f"start_from: {config.training.start_from} has {name} {old!r}, the configuration {new!r}"
             raise InputError(f"{found}; only a model of the same shape can be continued")
     weights = before.state_dict()
+    if not config.model.corrector_dim:
+        weights = {name: value for name, value in weights.items() if not name.startswith("corrector.")}
     if any(getattr(config.model, key) != getattr(shape, key) for key in FOREIGN_KEYS):
         weights |= _hearing(before, pairs, tokenizer)
     if config.model.standardize:
