@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invlib.config import ModelConfig
-from invlib.corrector import NOISE_RATES, Corrector, Hypothesis, rates_of
+from invlib.corrector import NOISE_RATES, Corrector, Hypothesis, Lengths, Vectors, rates_of
 from invlib.errors import InputError
 from invlib.masking import length_mask
 
 BERT_NORM_EPS = 1e-12
 ROUND = 32  # rows of a large product are padded to a multiple
 
-Vectors = Float[Tensor, "batch embed"]
 Condition = Float[Tensor, "batch hidden"]
 Told = Float[Tensor, "batch layer sublayer hidden"]  # sublayer 0: attention, 1: feed-forward
 Stream = Float[Tensor, "batch length hidden"]
@@ -31,7 +30,6 @@ Tokens = Int[Tensor, "batch length"]
 Positions = Bool[Tensor, "batch length"]
 Places = Int[Tensor, "rows"]  # in a flattened batch of tokens
 Rows = Bool[Tensor, "batch"]
-Lengths = Int[Tensor, "batch"]
 Levels = Float[Tensor, "batch"]
 Logits = Float[Tensor, "rows vocab"]
 

@@ -25,6 +25,7 @@ def folder(minilm, pruned, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("adapt")
     config = load_config(ROOT / "configs" / "tiny.yaml")
+    config = adapt.replace(config, model=adapt.replace(config.model, corrector_dim=8))
     model = untrained(config.model).model
     model.null_embedding.data.normal_()
     checkpoint.write(folder / "own", model, config, dtype=torch.float32)
@@ -53,7 +54,10 @@ def run(folder):
 
 def test_only_the_layer_that_hears_the_vector_is_trained(folder, run):
     before, after = (checkpoint.read(path)[0].state_dict() for path in (folder / "own", run))
-    changed = {name for name in before if before[name].shape != after[name].shape or (before[name].bfloat16() !=
+    assert {name.partition(".")[0] for name in before.keys() - after.keys()} == {"corrector"}, (
+        "it knows its own encoder"
+    )
+    changed = {name for name in after if before[name].shape != after[name].shape or (before[name].bfloat16() !=
                after[name]).any()}  # fmt: skip
     assert {name.partition(".")[0] for name in changed} == {"cond_proj", "embedding_mean", "embedding_std",
                                                             "null_embedding"}  # fmt: skip
