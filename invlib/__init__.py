@@ -7,8 +7,8 @@
 
 The house, top first; imports run downwards, and everything is loaded when it is first used:
 audit, widgets/lab, __main__ → studies, widgets → inverter, training, plots → search, probes, alignment → sampler,
-checkpoint → model, encoder, tokenizer, policies, perturb → config, masking, trajectory, metrics, sources → door
-→ errors
+checkpoint → model, encoder, tokenizer, policies, perturb → config, products, masking, trajectory, metrics,
+sources → door → errors
 """
 
 import importlib

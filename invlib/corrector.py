@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invlib.config import ModelConfig
+from invlib.products.linear import Linear
 
 NOISE_RATES = tuple(2.0**k for k in range(-2, 6))  # per unit of distance: from far to near
 
@@ -39,7 +40,7 @@ class Corrector(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         inputs = 2 * config.embedding_cond_dim + len(NOISE_RATES) + config.max_seq_len
-        self.hear = nn.Linear(inputs, config.corrector_dim)
+        self.hear = Linear(inputs, config.corrector_dim)
         self.to_condition = _silent(config.corrector_dim, config.hidden_dim)
         self.to_places = _silent(config.hidden_dim, config.hidden_dim)
         self.to_length = _silent(config.corrector_dim, config.length_dim or config.hidden_dim)
@@ -59,7 +60,7 @@ def rates_of(distance: Float[Tensor, "batch"]) -> Float[Tensor, "batch rate"]:
     return 1 - torch.exp(-distance.float()[:, None] * rates)
 
 
-def _silent(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=False)
+def _silent(inputs: int, outputs: int) -> Linear:
+    layer = Linear(inputs, outputs, bias=False)
     nn.init.zeros_(layer.weight)
     return layer

@@ -14,6 +14,7 @@ from invlib.door.files import guarded
 from invlib.door.options import DEVICE, DTYPE, FLAG, NAME, whole
 from invlib.door.vectors import check_texts
 from invlib.errors import InputError
+from invlib.products.linear import EveryLinear
 
 MINILM = "minilm"
 # SHA-256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2, as published on its hub page.
@@ -86,7 +87,8 @@ class Encoder:
         whole(1, 2**16).check("batch_size", batch_size)
         FLAG.check("progress", progress)
         options = {"batch_size": batch_size, "prompt": self.prompt, "truncate_dim": self.dim}
-        vectors = self.model.encode(texts, convert_to_tensor=True, show_progress_bar=progress, **options)
+        with EveryLinear():
+            vectors = self.model.encode(texts, convert_to_tensor=True, show_progress_bar=progress, **options)
         with self._lock:  # threads share an encoder
             self.queries += len(texts)
         # Normalised here, in fp32: after a bf16 model the library's own division leaves lengths of 1 ± 0.004.

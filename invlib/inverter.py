@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from invlib import checkpoint, int8
+from invlib import checkpoint
 from invlib.alignment import TAKER, Alignment
 from invlib.door import options as door
 from invlib.door.files import guarded
@@ -20,6 +20,7 @@ from invlib.door.vectors import check_vectors
 from invlib.errors import InputError, options_of, require, shown
 from invlib.model import ConditionalMDLM
 from invlib.policies import top_confidence
+from invlib.products import int8
 from invlib.sampler import Sampling, denoise, guided, row_streams
 from invlib.search import STRATEGIES, Encode, Strategy, Target, Tokens, closest, search_all
 from invlib.sources.cells import stacked

@@ -19,9 +19,9 @@ from invlib.config import ModelConfig
 from invlib.corrector import NOISE_RATES, Corrector, Hypothesis, Lengths, Vectors, rates_of
 from invlib.errors import InputError
 from invlib.masking import length_mask
+from invlib.products.linear import Linear, linear
 
 BERT_NORM_EPS = 1e-12
-ROUND = 32  # rows of a large product are padded to a multiple
 
 Condition = Float[Tensor, "batch hidden"]
 Told = Float[Tensor, "batch layer sublayer hidden"]  # sublayer 0: attention, 1: feed-forward
@@ -102,7 +102,7 @@ class AdaLN(nn.Module):
 
     def __init__(self, hidden_dim: int, parts: int):
         super().__init__()
-        self.proj = nn.Linear(hidden_dim, parts * hidden_dim)
+        self.proj = Linear(hidden_dim, parts * hidden_dim)
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
@@ -114,13 +114,13 @@ class Attention(nn.MultiheadAttention):
     """Torch's parameters; written as matmul, softmax, matmul: the fused kernel is slow to train on CPU at 32 tokens."""
 
     def forward(self, x: Stream, visible: Positions | None) -> Stream:
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (batch, heads, length, head)
         scores = (q * (q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
         if visible is not None:
             scores = scores.masked_fill(~visible[:, None, None, :], -torch.inf)
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
-        return self.out_proj((weights @ v).transpose(1, 2).flatten(2))
+        return linear((weights @ v).transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
 
 
 class Block(nn.Module):
@@ -136,7 +136,7 @@ class Block(nn.Module):
         self.adaln1 = AdaLN(hidden, parts)
         self.attn = Attention(hidden, config.num_heads, config.dropout)
         self.adaln2 = AdaLN(hidden, parts)
-        widen, narrow = nn.Linear(hidden, config.ff_dim), nn.Linear(config.ff_dim, hidden)
+        widen, narrow = Linear(hidden, config.ff_dim), Linear(config.ff_dim, hidden)
         self.ff = nn.Sequential(widen, nn.GELU(), nn.Dropout(config.dropout), narrow)
         self.post_norm = config.post_norm
         if config.post_norm:
@@ -172,14 +172,14 @@ class ConditionalMDLM(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = AdaLN(hidden, parts=2)
         if not config.tie_embeddings:
-            self.output_proj = nn.Linear(hidden, config.vocab_size, bias=False)
+            self.output_proj = Linear(hidden, config.vocab_size, bias=False)
             self.output_proj.weight = nn.Parameter(_drawn(config.vocab_size, hidden))
         if config.length_head:
             inputs = config.embedding_cond_dim + len(NOISE_RATES) * config.noise_condition
             widths = (inputs, config.length_dim, config.length_dim) if config.length_dim else (hidden, hidden)
             self.length_head = _feed_forward(*widths, config.max_seq_len)
         if config.noise_condition:
-            self.noise_proj = nn.Linear(len(NOISE_RATES), hidden, bias=False)
+            self.noise_proj = Linear(len(NOISE_RATES), hidden, bias=False)
             nn.init.zeros_(self.noise_proj.weight)
         if config.corrector_dim:
             self.corrector = Corrector(config)
@@ -199,7 +199,7 @@ class ConditionalMDLM(nn.Module):
 
     @property
     def precision(self) -> str:
-        """Of its products: of its weights, such as "bfloat16", or "int8" (`invlib.int8`)."""
+        """Of its products: of its weights, such as "bfloat16", or "int8" (`invlib.products.int8`)."""
         weight = self.blocks[0].ff[0].weight
         return str(weight.dtype).removeprefix("torch.") if isinstance(weight, Tensor) else "int8"
 
@@ -309,7 +309,7 @@ class ConditionalMDLM(nn.Module):
         """
         at = xt == self.config.mask_token_id if at is None else at
         x = self.hidden_states(xt, modulation, lengths)
-        return _project(self.final_states(x, modulation, at), self.output_table)
+        return linear(self.final_states(x, modulation, at), self.output_table)
 
     def predictor(self, modulation: Modulation, lengths: Lengths) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """What `sampler.denoise` asks: (xt of some rows of the batch, which rows, at which positions) → logits."""
@@ -342,24 +342,6 @@ class ConditionalMDLM(nn.Module):
         return self.token_embed.weight if self.config.tie_embeddings else self.output_proj.weight
 
 
-def _project(states: Float[Tensor, "rows hidden"], table: Any) -> Logits:
-    """states @ table.T, the largest product of an inversion.
-
-    Torch gives fp32 to MKL, which uses half of the registers of a processor that is not Intel's; oneDNN uses them all.
-    It keeps a compiled product for every number of rows, some hundred kB each: hence round numbers.
-    """
-    others = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")  # neither knows oneDNN's own tensors
-    others = others or not isinstance(table, Tensor)  # `invlib.int8`
-    if states.device.type != "cpu" or not torch.backends.mkldnn.is_available() or others:
-        return F.linear(states, table)
-    rows = len(states)
-    if rows > ROUND:
-        states = F.pad(states, (0, 0, 0, -rows % ROUND))
-    if states.dtype == torch.float32:
-        return F.linear(states.to_mkldnn(), table).to_dense()[:rows]
-    return F.linear(states, table)[:rows]
-
-
 def _drawn(rows: int, width: int) -> Float[Tensor, "rows width"]:
     """N(0, 0.02²); left undrawn on the meta device, where torch would import its compiler for it (a second)."""
     table = torch.empty(rows, width)
@@ -367,7 +349,7 @@ def _drawn(rows: int, width: int) -> Float[Tensor, "rows width"]:
 
 
 def _feed_forward(*widths: int) -> nn.Sequential:
-    layers = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.GELU())]
+    layers = [layer for sizes in pairwise(widths) for layer in (Linear(*sizes), nn.GELU())]
     return nn.Sequential(*layers[:-1])
 
 

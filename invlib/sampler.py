@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from invlib.door.files import guarded
@@ -16,6 +17,8 @@ from invlib.errors import InputError, options_of
 from invlib.masking import length_mask, log_probs_by_rows, subs_logits
 from invlib.policies import Prediction, StepContext, is_looking_back, top_confidence
 from invlib.trajectory import Step
+
+BLOCK = 128  # tokens that are summed in one go
 
 # (xt [rows, length], which rows of the batch these are, at which positions) → logits there, row-major.
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -186,15 +189,26 @@ def _likeliest(log_probs: Tensor) -> Tensor:
 
 
 def _sampled(log_probs: Tensor, temperature: float, uniform: Tensor) -> Tensor:
-    """A token per row, by inverting the distribution function, which is summed in float64.
+    """A token per row, by inverting the distribution function in float64: the block it is in, then its place there.
 
     It is what Gumbel noise in float64 does (in float32 its tail is cut, which silently lowers the temperature, arXiv
-    2409.02908), for one random number instead of one a token.
+    2409.02908), for one random number instead of one a token, and one sum in float64 for each block.
     """
     coldest = 1e-30  # only the likeliest is left long before; below it, a quotient in float32 is no number
-    cumulative = (log_probs / max(temperature, coldest)).softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
-    # Measured on the sum that came out, not on 1: rounding must not select the token behind the last one.
-    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    probs = (log_probs / max(temperature, coldest)).softmax(dim=1)
+    blocks = F.pad(probs, (0, -probs.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    block, share = _inverted(blocks.sum(dim=2), uniform)
+    return block * BLOCK + _inverted(blocks[torch.arange(len(block), device=block.device), block], share)[0]
+
+
+def _inverted(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each row's number from [0, 1) falls among its weights, and how far into that weight: of [0, 1) again."""
+    # Measured on the sum that came out, not on 1: rounding must not select what is behind the last weight.
+    ends = weights.cumsum(dim=1, dtype=torch.float64)
+    at = uniform[:, None] * ends[:, -1:]
+    found = torch.searchsorted(ends, at, right=True)
+    inside = (at - F.pad(ends, (1, 0)).gather(1, found)) / weights.gather(1, found)
+    return found[:, 0], inside[:, 0].clamp(0, 1 - torch.finfo(torch.float64).eps)
 
 
 def _uniform_where(masked: Tensor, streams: list) -> Tensor:

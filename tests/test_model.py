@@ -8,7 +8,8 @@ from torch import nn
 
 from invlib.config import ModelConfig
 from invlib.errors import InputError
-from invlib.model import ROUND, ConditionalMDLM, _project
+from invlib.model import ConditionalMDLM
+from invlib.products.linear import ROUND
 
 PUBLISHED = ModelConfig(
     vocab_size=61,
@@ -212,15 +213,6 @@ def test_a_vector_of_another_dimension_is_refused():
 def test_no_null_embedding_no_prior():
     with pytest.raises(InputError, match="no null embedding"):
         ConditionalMDLM(PUBLISHED).modulation(vectors(), torch.ones(3, dtype=torch.bool))
-
-
-@torch.no_grad()
-def test_logits_under_autocast_and_without_gradients_are_those_of_the_plain_product():
-    """oneDNN's own tensors, which make the fp32 product faster, do not know autocast."""
-    states, table = torch.randn(3, 8), torch.randn(5, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = _project(states, table)
-    torch.testing.assert_close(found.float(), states @ table.T, atol=0.1, rtol=0.1)
 
 
 def test_the_stored_temperature_divides_the_logits_in_training_and_inference():

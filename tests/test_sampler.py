@@ -22,7 +22,7 @@ from invlib.policies import (
     top_confidence,
     top_margin,
 )
-from invlib.sampler import Remembered, cosine_grid, denoise, row_streams
+from invlib.sampler import BLOCK, Remembered, _sampled, cosine_grid, denoise, row_streams
 
 MASK, VOCAB = 4, 23
 LENGTHS = torch.tensor([1, 4, 7, 9])
@@ -308,6 +308,22 @@ def test_an_unchanged_row_is_not_asked_again():
     steps = run(counting, torch.tensor([2, 9]), num_steps=9)
     assert steps[-1].model_calls.tolist() == [asked.count(0), asked.count(1)] == [2, 9]
     assert [int(step.model_calls[1]) for step in steps] == list(range(10)), "a step that was shown does not change"
+
+
+@pytest.mark.parametrize("vocab", [1, 5, BLOCK, BLOCK + 1, 1000])
+def test_sampling_by_blocks_is_the_inverse_of_the_whole_distribution_function(vocab):
+    log_probs = (12 * torch.randn(300, vocab, generator=generator())).log_softmax(dim=1)
+    log_probs[:, ::7] = -torch.inf if vocab > 7 else 0.0
+    uniform = torch.rand(300, generator=generator(1), dtype=torch.float64)
+    uniform[:40] = 1 - 2.0 ** -torch.arange(14, 54, dtype=torch.float64)  # far out in the tail
+    uniform[40:50] = 0.0
+    ends = (log_probs.double() / 0.9).softmax(dim=1).cumsum(dim=1)
+    expected = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)[:, 0]
+    found = _sampled(log_probs, 0.9, uniform)
+    assert (found == expected).float().mean() > 0.97 and log_probs[torch.arange(300), found].isfinite().all()
+    # Where they differ, the number lies on an edge between two tokens, within the rounding of float32.
+    edges = ends.gather(1, torch.minimum(found, expected)[:, None])[:, 0]
+    assert ((found == expected) | ((edges - uniform * ends[:, -1]).abs() < 1e-6)).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])

@@ -25,10 +25,10 @@ from invlib.config import Config, TrainingConfig
 from invlib.door.files import reading, write_atomically
 from invlib.door.options import PLACE
 from invlib.errors import InputError
-from invlib.int8 import sharing
 from invlib.inverter import Inverter
 from invlib.model import ConditionalMDLM
 from invlib.perturb import AbsmaxQuantisation, Binary, GaussianNoise, Perturbation, RandomProjection, Truncation, apply
+from invlib.products.int8 import sharing
 from invlib.training.batches import Batch, EqualLengthBatches, Mix, make_batch
 from invlib.training.pairs import MIN_TOKENS, Pairs, fitting, read_texts
 from invlib.training.start import after_guess

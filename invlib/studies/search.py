@@ -28,6 +28,7 @@ from invlib.studies.score import by_length, named
 from invlib.training.pairs import MIN_TOKENS, fitting, read_texts
 
 BUDGETS = (1, 32, 100, 300, 1000, 3000, 5000)
+DEEP = BUDGETS[-1]
 CACHE = Path("data/runs/search")
 ALL = "all"  # the group that every sentence is in
 FEWEST = 10  # sentences of a range of lengths
@@ -59,12 +60,13 @@ def best_within(found: pd.DataFrame, queries: int) -> tuple[str, float]:
 def curve(references: Sequence[str], best: Sequence[Mapping[str, Sequence]], encoder: Encoder) -> pd.DataFrame:
     """Scores at every budget: queries, metric, value, low, high, n; one metric is `seconds`, of processor time.
 
-    best: what `best_within` found for each of the references, by budget.
+    best: what `best_within` found for each of the references, by budget; those that had a budget are its n.
     """
     tables = []
-    for budget in best[0]:
-        texts, seconds = zip(*(own[budget] for own in best), strict=True)
-        table = score(references, texts, encoder)
+    for budget in max(best, key=len):
+        rows = [row for row, own in enumerate(best) if budget in own]
+        texts, seconds = zip(*(best[row][budget] for row in rows), strict=True)
+        table = score([references[row] for row in rows], texts, encoder)
         took = pd.DataFrame([("seconds", *mean_interval(seconds), len(seconds))], columns=table.columns)
         tables.append(pd.concat([table, took]).assign(queries=int(budget)))
     return pd.concat(tables, ignore_index=True)[["queries", "metric", "value", "low", "high", "n"]]
@@ -75,6 +77,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--limit", type=int, default=500, help="only the first sentences that fit (default: 500)")
     parser.add_argument("--queries", type=int, default=1000, help="encoder queries for each sentence (default: 1000)")
+    parser.add_argument("--deep", type=int, default=0, help=f"so many of the first get {DEEP} (default: none)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished sentences (default: {CACHE})")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
 
@@ -89,8 +92,8 @@ def run(chosen: argparse.Namespace) -> None:
     out = chosen.out or locate(chosen.checkpoint) / "search.csv"
     write_table(out, table)
     shown = table[table["group"] == ALL]
-    print(shown.pivot(index=["text", "queries"], columns="metric", values="value").round(3).to_string())
-    print(f"n = {shown.groupby('text')['n'].first().to_dict()}; written to {out}")
+    print(shown.pivot(index=["text", "queries", "n"], columns="metric", values="value").round(3).to_string())
+    print(f"n = {shown.groupby('text')['n'].max().to_dict()}; written to {out}")
 
 
 def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.DataFrame:
@@ -110,11 +113,13 @@ def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.Da
 
 def _search_all(inverter: Inverter, texts: Sequence[str], chosen: argparse.Namespace) -> list[dict]:
     """For every text, the closest within each budget; each is a finished cell of the cache."""
-    strategies = standard(chosen.queries, inverter.corrects)
-    budgets = [budget for budget in BUDGETS if budget < chosen.queries] + [chosen.queries]
-    identity, best = (fingerprint(inverter.model), strategies, budgets), []
+    best = []
     try:
         for seed, text in enumerate(tqdm(texts, unit=" sentences")):
+            queries = max(chosen.queries, DEEP if seed < chosen.deep else 0)
+            strategies = standard(queries, inverter.corrects)
+            budgets = sorted({*(budget for budget in BUDGETS if budget < queries), chosen.queries, queries})
+            identity = (fingerprint(inverter.model), strategies, budgets)
             search = functools.partial(_best, budgets, inverter, text, strategies, seed)
             best.append(kept(cell_path(chosen.cache, identity, text, seed), search))
     except KeyboardInterrupt:

@@ -9,6 +9,8 @@ import torch
 from torch.utils import benchmark
 from torch.utils.flop_counter import FlopCounterMode
 
+from invlib.products.linear import linear
+
 Result = TypeVar("Result")
 
 
@@ -16,8 +18,9 @@ def _linear_flops(x: torch.Size, *_, out_shape: torch.Size, **__) -> int:
     return 2 * x.numel() * out_shape[-1]
 
 
-# Products through oneDNN: in fp32, see model.py, and in eight bits, see int8.py.
-UNKNOWN_TO_TORCH = dict.fromkeys((torch.ops.aten.mkldnn_linear, torch.ops.onednn.qlinear_pointwise), _linear_flops)
+# Products through oneDNN: see invlib.products.
+ONEDNN = (torch.ops.mkldnn._linear_pointwise, torch.ops.onednn.qlinear_pointwise)
+UNKNOWN_TO_TORCH = dict.fromkeys(ONEDNN, _linear_flops)
 
 
 class FlopMeter:
@@ -44,6 +47,7 @@ def _uncompiled() -> AbstractContextManager:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+@torch.no_grad()
 def matmul_peak(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -63,6 +67,6 @@ def matmul_peak(
     a = torch.rand(size, size, generator=generator, device=device).to(dtype)
     for _ in range(repeats + 1):  # the first product warms up
         start = clock()
-        a @ a
+        linear(a, a)
         seconds.append(clock() - start)
     return 2 * size**3 / min(seconds[1:])

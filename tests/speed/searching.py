@@ -1,10 +1,13 @@
-"""What a search costs with a model in fp32 and with the one that it asks, in one run.
+"""What a search costs with torch's own products, with those of `invlib.products` and with eight bits, in one run.
 
-`python -m tests.speed.searching`. Both ways search for the same sentences from their vectors with the same
-strategies and as many queries: "exact" asks the inverter's own model, "quick" its `Inverter.quick`. They take turns.
+`python -m tests.speed.searching`. All ways search for the same sentences from their vectors with the same strategies
+and as many queries, and take turns: "torch" and "exact" ask the inverter's own model in fp32, the first with products
+by MKL, "quick" asks `Inverter.quick`.
 """
 
 import sys
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -14,13 +17,13 @@ from tqdm.auto import tqdm
 from invlib.door.options import Parser
 from invlib.errors import InputError
 from invlib.inverter import Inverter
-from invlib.search import BestOf, SwapBeam, improve
+from invlib.search import improve, standard
 from invlib.training.compute import FlopMeter, matmul_peak
 from tests.speed.clock import seconds
 from tests.speed.decoding import SENTENCES
 from tests.speed.machine import description
 
-WAYS = ("exact", "quick")
+WAYS = ("torch", "exact", "quick")
 
 
 def exact(inverter: Inverter) -> Inverter:
@@ -30,12 +33,14 @@ def exact(inverter: Inverter) -> Inverter:
     return plain
 
 
-def search(inverter: Inverter, vector: np.ndarray, queries: int) -> int:
+def search(way: str, inverter: Inverter, vector: np.ndarray, queries: int) -> int:
     """One search; how many queries it made."""
-    target = inverter.target(vector, generator=torch.Generator().manual_seed(0))
-    target.ledger.stop_cosine = 2.0  # an exact text must not end the work
-    for _ in improve(target, [BestOf(32), SwapBeam(max_queries=queries)], []):
-        pass
+    own = mock.patch("invlib.products.linear._is_for_onednn", return_value=False) if way == "torch" else nullcontext()
+    with own:
+        target = inverter.target(vector, generator=torch.Generator().manual_seed(0))
+        target.ledger.stop_cosine = 2.0  # an exact text must not end the work
+        for _ in improve(target, standard(queries, inverter.corrects), []):
+            pass
     return target.ledger.queries
 
 
@@ -45,9 +50,9 @@ def compare(ways: dict[str, Inverter], vectors: np.ndarray, queries: int) -> pd.
     for number, vector in enumerate(tqdm(vectors, desc="searching", unit=" vectors")):
         for name, inverter in ways.items():
             peak = matmul_peak(repeats=2, clock=seconds)
-            _, flops = meter((number, name), lambda own=inverter, v=vector: search(own, v, queries))
+            _, flops = meter((number, name), lambda way=name, own=inverter, v=vector: search(way, own, v, queries))
             start = seconds()
-            made = search(inverter, vector, queries)
+            made = search(name, inverter, vector, queries)
             spent = seconds() - start
             rows.append({"way": name, "seconds": spent / made * 1000, "share_of_peak": flops / spent / peak})
     return pd.DataFrame(rows)
@@ -81,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         own = [text for text, n in zip(sentences, lengths, strict=True) if n == chosen.length][: chosen.vectors]
         if not own or chosen.queries < 1:
             raise InputError(f"no sentence has {chosen.length} pieces, or --vectors or --queries is below 1")
-        ways = dict(zip(WAYS, (exact(inverter), inverter), strict=True))
+        ways = dict(zip(WAYS, (exact(inverter), exact(inverter), inverter), strict=True))
         table = summary(compare(ways, inverter.encoder.encode(own), chosen.queries))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

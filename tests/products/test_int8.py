@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 import invlib
-from invlib import int8
 from invlib.checkpoint import fingerprint
 from invlib.errors import InputError
-from invlib.int8 import Int8
 from invlib.model import ConditionalMDLM
+from invlib.products import int8
+from invlib.products.int8 import Int8
 from invlib.training.compute import FlopMeter
 
 SENTENCES = ["The keeper opened the old gate slowly.", "Which of the two trains stops at the harbour?"]

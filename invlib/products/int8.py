@@ -9,8 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invlib.model import ConditionalMDLM
-
 LARGEST, ZERO = 127, 128  # signed on the weight's side, unsigned on the input's
 TINY = 1e-12  # instead of the scale of a row of zeros
 PLAIN = (1.0, 0, torch.float32, "none", [], "")  # the product itself, in fp32
@@ -58,14 +56,14 @@ def sharing(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(value): value for value in (*model.parameters(), *model.buffers())})
 
 
-def quick(model: ConditionalMDLM) -> ConditionalMDLM:
-    """An fp32 model as its machine asks it fastest: in eight bits, as it is, or on an accelerator in bf16."""
+def quick(model: Any) -> Any:
+    """An fp32 `ConditionalMDLM` as its machine asks it fastest: in eight bits, as it is, on an accelerator in bf16."""
     if model.device.type != "cpu" and model.dtype == torch.float32:
         return copy.deepcopy(model).to(torch.bfloat16)
     return denoiser(model) if is_fast(model) else model
 
 
-def is_fast(model: ConditionalMDLM) -> bool:
+def is_fast(model: Any) -> bool:
     """Whether products of eight-bit numbers are faster than this model's own: where the processor has them."""
     if model.device.type != "cpu" or model.precision != "float32" or not torch.backends.mkldnn.is_available():
         return False
@@ -73,7 +71,7 @@ def is_fast(model: ConditionalMDLM) -> bool:
     return any(known.get(name) for name in ("amx_int8", "avx512_vnni", "avx_vnni"))
 
 
-def denoiser(model: ConditionalMDLM) -> ConditionalMDLM:
+def denoiser(model: Any) -> Any:
     """A copy of a denoiser whose blocks and head multiply in eight bits; what the vector tells them stays exact."""
     model = sharing(model)
     for block in model.blocks:
