@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 import invlib
+from invlib.checkpoint import fingerprint
 from invlib.config import load_config
 from invlib.model import ConditionalMDLM
 from invlib.studies.documents import filled
@@ -42,6 +43,15 @@ def test_the_tables_that_are_told_are_those_that_were_measured(document):
     text = document.read_text(encoding="utf-8")
     assert "<!-- scores -->" in text and "<!-- search -->" in text
     assert filled(text, FOLDER) == text, "run: python -m invlib.studies documents --out README.md …"
+
+
+def test_every_table_is_of_the_weights_that_ship():
+    tables, own = ROOT / "data/tables", fingerprint(invlib.Inverter.load("minilm").model)
+    of = {
+        name: pd.read_csv(tables / f"{name}.csv", dtype=str)["weights"] for name in ("alignment", "chunks", "unpaired")
+    }
+    assert {name: set(weights) for name, weights in of.items()} == dict.fromkeys(of, {own[:12]})
+    assert json.loads((tables / "about.json").read_text())["weights"] == own
 
 
 def test_both_domains_are_scored_on_as_many_sentences_and_searched(scores):

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from invlib.checkpoint import fingerprint
 from invlib.inverter import Inverter
 from invlib.metrics import mean_interval, words
 from invlib.studies.results import write_table
@@ -65,7 +66,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Write the table: sentences, way, value, low, high, n; `pieces` and `words` are means of the chunks."""
+    """Write the table: sentences, way, value, low, high, n, weights; `pieces` and `words` are means of the chunks."""
     corpus, rows = joined(chosen.text), []
     inverter = Inverter.load(chosen.checkpoint, dtype=torch.int8)
     known = WordMap.load(inverter.encoder)
@@ -73,5 +74,5 @@ def run(chosen: argparse.Namespace) -> None:
         found = recalled(inverter, known, chunked(corpus.texts, corpus.sources, size, COUNT))
         rows += [(size, way, *mean_interval(found[way]), len(found)) for way in found]
     table = pd.DataFrame(rows, columns=["sentences", "way", "value", "low", "high", "n"])
-    write_table(chosen.out, table)
+    write_table(chosen.out, table.assign(weights=fingerprint(inverter.model)[:12]))
     print(table.pivot(index="way", columns="sentences", values="value").round(3).to_string())

@@ -18,9 +18,9 @@ def _linear_flops(x: torch.Size, *_, out_shape: torch.Size, **__) -> int:
     return 2 * x.numel() * out_shape[-1]
 
 
-# Products through oneDNN: see invlib.products.
-ONEDNN = (torch.ops.mkldnn._linear_pointwise, torch.ops.onednn.qlinear_pointwise)
-UNKNOWN_TO_TORCH = dict.fromkeys(ONEDNN, _linear_flops)
+# Products through oneDNN, see `invlib.products`; a torch that was built without it has no such operators.
+ONEDNN = (getattr(torch.ops.mkldnn, "_linear_pointwise", None), getattr(torch.ops.onednn, "qlinear_pointwise", None))
+UNKNOWN_TO_TORCH = dict.fromkeys(filter(None, ONEDNN), _linear_flops)
 
 
 class FlopMeter:
