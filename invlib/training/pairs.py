@@ -177,13 +177,14 @@ def read_corpus(path: str | Path) -> Corpus:
     """A corpus: `.jsonl` with a "text" field and perhaps a "source", or plain text with one a line; `.gz` of either.
 
     Of `.csv`, `.tsv`, `.json` and `.parquet` the field "text" is read, or "sentence", or "content".
-    Raises `InputError` for a file that is missing, empty, not UTF-8, or has a line without text.
+    Raises `InputError` for a file that is missing, empty, not UTF-8, or has lines without text: it names the first of
+    them and counts the others.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no corpus at {path}; expected .jsonl or .txt, plain or .gz")
     is_json = any(suffix.lower() in (".jsonl", ".ndjson") for suffix in path.suffixes)
-    corpus = Corpus([], [])
+    corpus, problems = Corpus([], []), []
     if not is_json and any(suffix.lower() in TABLES for suffix in path.suffixes):
         return _from_table(path)
     opened, fix = gzip.open if path.suffix == ".gz" else open, "expected UTF-8; convert it: iconv -f latin1 -t utf-8"
@@ -193,9 +194,14 @@ def read_corpus(path: str | Path) -> Corpus:
                 told = f"{path} line {number} has more than {LONGEST_TEXT:,} characters; it is skipped"
                 print(told, file=sys.stderr)
                 continue
-            text, source = _parsed(line, is_json, f"{path} line {number}")
+            try:
+                text, source = _parsed(line, is_json, f"{path} line {number}")
+            except InputError as error:
+                problems.append(str(error))
+                continue
             corpus.texts.append(text)
             corpus.sources.append(source)
+    _refuse(problems, "lines")
     if not corpus.texts:
         raise InputError(f"{path} is empty; expected one sentence a line")
     return corpus
@@ -214,18 +220,27 @@ def _from_table(path: Path) -> Corpus:
     """The texts of a file of named fields; a list of texts in JSON has none."""
     from invlib.sources import read_rows  # only here: it brings pyarrow along
 
-    corpus = Corpus([], [])
+    corpus, problems = Corpus([], []), []
     for number, row in enumerate(read_rows(path), start=1):
         field = next((name for name in TEXT_FIELDS if name in row), "vector" if list(row) == ["vector"] else None)
         if field is None:
             raise InputError(f"{path} has no field {' or '.join(TEXT_FIELDS)}; it has {', '.join(row)}")
         if not isinstance(row[field], str) or not row[field].strip():
-            raise InputError(f"{path} row {number} has no text; remove the row")
+            problems.append(f"{path} row {number} has no text; remove the row")
+            continue
         corpus.texts.append(row[field].strip())
         corpus.sources.append(str(row.get("source") or ""))
+    _refuse(problems, "rows")
     if not corpus.texts:
         raise InputError(f"{path} is empty; expected one sentence a row")
     return corpus
+
+
+def _refuse(problems: Sequence[str], what: str) -> None:
+    """Raise the first problem, and how many lines or rows have one."""
+    if problems:
+        others = f" ({len(problems):,} {what} cannot be read, this is the first)" if len(problems) > 1 else ""
+        raise InputError(problems[0] + others)
 
 
 def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:

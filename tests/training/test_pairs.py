@@ -145,6 +145,16 @@ def test_json_without_a_text_field_is_an_error_that_names_the_line(line, tmp_pat
         read_texts(tmp_path / "a.jsonl")
 
 
+def test_unreadable_lines_are_counted_and_the_first_is_named(tmp_path):
+    lines = ['{"text": "A cat."}', "3", '{"text": "A dog."}', '{"text": ""}', "}"]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"a.jsonl line 2 has .*\(3 lines cannot be read, this is the first\)$"):
+        read_texts(tmp_path / "a.jsonl")
+    (tmp_path / "a.csv").write_text("text,source\nA cat.,x\n ,x\nA dog.,x\n  ,y\n")
+    with pytest.raises(InputError, match=r"a.csv row 2 has no text.*\(2 rows cannot be read, this is the first\)$"):
+        read_texts(tmp_path / "a.csv")
+
+
 def damaged(content: bytes) -> bytes:
     """The same gzip file, its first block of a type that does not exist."""
     return content[:10] + b"\x07" + content[11:]
