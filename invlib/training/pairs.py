@@ -260,7 +260,7 @@ def _parsed(line: str, is_json: bool, where: str) -> tuple[str, str]:
 def _write_tokens(folder: Path, corpus: Corpus, tokenizer: Tokenizer, made_from: dict) -> None:
     top = made_from["max_seq_len"]
     spelled, left_out = [], []
-    for _, texts in _chunks(corpus.texts, "tokenise"):
+    for texts in _chunks(corpus.texts, "tokenise"):
         encoded = tokenizer.encode(texts)
         spelled += [np.array(ids, np.int32) for ids in encoded]
         left_out += [unfit(ids, tokenizer, top) for ids in encoded]
@@ -321,7 +321,7 @@ def write_embeddings(folder: Path, encode: Callable[[np.ndarray], np.ndarray]) -
     manifest, path = _read_manifest(folder), folder / "embeddings.npy"
     count = manifest["rows"]
     size = _array(folder, "embeddings", count).nbytes // count
-    for _, rows in _chunks(np.arange(manifest["encoded"], count), "encode"):
+    for rows in _chunks(np.arange(manifest["encoded"], count), "encode"):
         vectors = encode(rows)
         # Written, not through a memory map: on a full disk that kills the process without a word.
         with writing(path), open(path, "r+b") as file:
@@ -332,10 +332,10 @@ def write_embeddings(folder: Path, encode: Callable[[np.ndarray], np.ndarray]) -
         _write_manifest(folder, {**manifest, "encoded": int(rows[-1]) + 1})
 
 
-def _chunks(items: Sequence | np.ndarray, what: str) -> Iterator[tuple[int, Sequence | np.ndarray]]:
+def _chunks(items: Sequence | np.ndarray, what: str) -> Iterator[Sequence | np.ndarray]:
     starts = range(0, len(items), CHUNK)
     for start in tqdm(starts, desc=what, unit=" texts", unit_scale=CHUNK, disable=len(starts) < 2):
-        yield start, items[start : start + CHUNK]
+        yield items[start : start + CHUNK]
 
 
 def _read_manifest(folder: Path) -> dict:
