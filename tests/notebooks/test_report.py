@@ -49,7 +49,8 @@ def test_a_notebook_that_fails_stops_the_report_with_its_name_cell_and_error(tmp
     (tmp_path / "build" / "report" / "index.html").write_text("an older report")
     done = run_build(tmp_path, ["1 + 1"], ["x = 1", "raise ValueError('no such policy')"], ["never = 'run'"])
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: 02_part.ipynb, code cell 2: ValueError: no such policy"
+    # On a machine with other work a kernel that is stopped may log something of its own before.
+    assert done.stderr.strip().splitlines()[-1] == "error: 02_part.ipynb, code cell 2: ValueError: no such policy"
     assert re.fullmatch(r"01_part +\d+\.\d s\n02_part +failed\n", done.stdout)
     assert not (tmp_path / "build" / "report").exists(), "an older report would pass for the new one"
 
