@@ -57,7 +57,8 @@ def test_every_table_is_of_the_weights_that_ship():
 def test_both_domains_are_scored_on_as_many_sentences_and_searched(scores):
     assert scores["text"].unique().tolist() == ["test", "test2"] and scores["n"].min() >= 2000
     searched = pd.read_csv(FOLDER / "search.csv")
-    assert set(searched["text"]) == {"test", "test2"} and searched[searched["group"] == "all"]["n"].min() >= 100
+    whole = searched[(searched["group"] == "all") & (searched["queries"] <= 1000)]
+    assert set(whole["text"]) == {"test", "test2"} and whole["n"].min() >= 500
 
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", FOLDER / "README.md"], ids=["README", "model card"])
