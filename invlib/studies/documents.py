@@ -20,7 +20,6 @@ from invlib.studies.score import GROUP_METRICS, markdown_table
 from invlib.studies.search import ALL
 
 MARK = re.compile(r"(<!-- ([a-z ]+) -->\n).*?(<!-- /\2 -->)", re.S)
-BY_LENGTH = 1000  # queries
 SEARCH_METRICS = ("exact_match", "token_f1", "bleu", "cosine", "seconds")
 
 
@@ -45,14 +44,14 @@ def by(group: str) -> Callable[[Path], str]:
 
 
 def searched(folder: Path, *, by_length: bool = False) -> str:
-    """What a search finds of each text within each budget; by length: within `BY_LENGTH` queries and the most."""
+    """What a search finds of each text within each budget; by length: within the largest one."""
     path = folder / "search.csv"
     with reading(path, "is not the table of a search", "run: python -m invlib.studies search"):
         table = pd.read_csv(path)
     table = table[table["metric"].isin(SEARCH_METRICS) & ((table["group"] != ALL) == by_length)]
     if by_length:
-        shown = table[table["queries"].isin({BY_LENGTH, table["queries"].max()})]
-        return markdown_table(shown, ("text", "group", "queries", "n"), "metric")
+        largest = table[table["queries"] == table["queries"].max()]
+        return markdown_table(largest, ("text", "group", "queries", "n"), "metric")
     return markdown_table(table, ("text", "queries", "n"), "metric")
 
 

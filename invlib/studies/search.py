@@ -77,7 +77,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="minilm")
     parser.add_argument("--limit", type=int, default=500, help="only the first sentences that fit (default: 500)")
     parser.add_argument("--queries", type=int, default=1000, help="encoder queries for each sentence (default: 1000)")
-    parser.add_argument("--deep", type=int, default=0, help=f"so many of the first get {DEEP} (default: none)")
+    parser.add_argument("--deep", type=int, default=0, help=f"so many of the first get {DEEP} queries (default: none)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"finished sentences (default: {CACHE})")
     parser.add_argument("--out", type=Path, help="default: search.csv in the checkpoint's folder")
 
@@ -97,7 +97,10 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.DataFrame:
-    """The curves of one text: as a whole, and of every range of lengths that enough of its sentences have."""
+    """The curves of one text: as a whole, and of every range of lengths that enough of its sentences have.
+
+    By length without the budgets that only the first sentences had: so few others would not go on with their curve.
+    """
     texts = fitting(read_texts(path), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
     if not texts:
         raise InputError(f"no text of {path} fits the model; give sentences of {MIN_TOKENS} tokens or more")
@@ -108,18 +111,19 @@ def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.Da
         for group, rows in groups.items()
         if group == ALL or len(rows) >= FEWEST
     ]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    return table[(table["group"] == ALL) | (table["n"] == table.groupby("group")["n"].transform("max"))]
 
 
 def _search_all(inverter: Inverter, texts: Sequence[str], chosen: argparse.Namespace) -> list[dict]:
     """For every text, the closest within each budget; each is a finished cell of the cache."""
-    best = []
+    weights, best = fingerprint(inverter.model), []
     try:
         for seed, text in enumerate(tqdm(texts, unit=" sentences")):
             queries = max(chosen.queries, DEEP if seed < chosen.deep else 0)
             strategies = standard(queries, inverter.corrects)
             budgets = sorted({*(budget for budget in BUDGETS if budget < queries), chosen.queries, queries})
-            identity = (fingerprint(inverter.model), strategies, budgets)
+            identity = (weights, strategies, budgets)
             search = functools.partial(_best, budgets, inverter, text, strategies, seed)
             best.append(kept(cell_path(chosen.cache, identity, text, seed), search))
     except KeyboardInterrupt:
