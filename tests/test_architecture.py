@@ -156,7 +156,7 @@ def test_imports_run_downwards():
     [
         (2576, lambda module: module in MODEL_AND_SAMPLER),
         (3110, lambda module: "/" not in module),
-        (15615, lambda module: True),
+        (15613, lambda module: True),
     ],
     ids=["model and sampler", "top of invlib", "all of invlib"],
 )
