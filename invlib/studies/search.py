@@ -97,7 +97,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def _curves(inverter: Inverter, path: Path, chosen: argparse.Namespace) -> pd.DataFrame:
-    """The curves of one text: as a whole, and of ranges of lengths with enough sentences, as far as all were searched."""
+    """The curves of one text: as a whole, and by length where sentences are enough, as far as all were searched."""
     texts = fitting(read_texts(path), inverter.tokenizer, inverter.config.max_seq_len)[: chosen.limit]
     if not texts:
         raise InputError(f"no text of {path} fits the model; give sentences of {MIN_TOKENS} tokens or more")
